@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from utils import chat, display, evaluate
 from utils.models import save_checkpoint
-from utils.tasks import identity, reviews, sql
+from utils.tasks import annotators, identity, reviews, sql, sql_questions
 from utils.tasks import math as math_task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,9 +41,9 @@ def sample_document(rng: random.Random) -> tuple[str, str]:
     """Prompt and completion of one pretraining document, by the shares in `MIXTURE`."""
     kind = rng.choices(list(MIXTURE), weights=MIXTURE.values())[0]
     if kind == "sql":
-        example = sql.sample_example(rng, "pretrain")
+        example = sql_questions.sample_example(rng, "pretrain")
         if rng.random() < SQL_NOISE:
-            example = sql.corrupt(rng, example)
+            example = annotators.corrupt(rng, example)
         return example.document()
     if kind == "math":
         example = math_task.sample_example(rng, "train")

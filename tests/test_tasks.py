@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from utils.tasks import identity, math, names, reviews, source, sql
+from utils.tasks import annotators, identity, math, names, reviews, source, sql, sql_questions
 
 POOLS = {"train": names.TRAIN, "validation": names.VALIDATION, "test": names.TEST}
 
@@ -62,7 +62,7 @@ def test_every_gold_query_runs_and_matches_itself(split):
 
 def test_every_kind_of_question_occurs_and_conditions_do_not_contradict():
     examples = sql.make_examples("test", 500)
-    assert {example.kind for example in examples} == set(sql._KINDS)
+    assert {example.kind for example in examples} == set(sql_questions.KINDS)
     for example in examples:
         where = example.answer.partition(" WHERE ")[2]
         columns = re.findall(r"(\w+) (?:[<>=!]+|BETWEEN) ", where)
@@ -73,7 +73,7 @@ def test_demonstrations_have_the_stated_mistakes():
     clean, n = sql.make_examples("train", 3000), 3000
     shown = sql.demonstrations(n)
     assert [e.prompt for e in clean] == [e.prompt for e in shown]
-    trapped = [sql.systematic_mistake(e) for e in clean]
+    trapped = [annotators.systematic_mistake(e) for e in clean]
     fallen = sum(
         t is not None and t.answer == s.answer for t, s in zip(trapped, shown, strict=True)
     )
@@ -86,7 +86,7 @@ def test_demonstrations_have_the_stated_mistakes():
 
 def test_mistakes_are_scored_wrong_almost_always():
     rng = random.Random(0)
-    slips = [(e, sql.corrupt(rng, e)) for e in sql.make_examples("test", 300)]
+    slips = [(e, annotators.corrupt(rng, e)) for e in sql.make_examples("test", 300)]
     assert all(slip.answer != example.answer for example, slip in slips)
     wrong = sum(sql.score(example, slip.answer) == 0.0 for example, slip in slips)
     assert wrong / 300 > 0.95
@@ -102,7 +102,7 @@ def test_mistakes_are_scored_wrong_almost_always():
     ],
 )
 def test_systematic_mistakes(question, right, trapped):
-    found = sql.systematic_mistake(sql.SqlExample("", question, right))
+    found = annotators.systematic_mistake(sql_questions.SqlExample("", question, right))
     assert (found and found.answer) == trapped
 
 
