@@ -1,0 +1,293 @@
+import math
+import statistics
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
+
+from utils import logprobs as lp
+from utils.chat import pad_left
+
+torch.set_num_threads(1)
+
+
+def rand(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def slow_logprob(logits, token):
+    top = max(logits)
+    return logits[token] - top - math.log(sum(math.exp(x - top) for x in logits))
+
+
+# Token log-probabilities
+
+
+def test_align_pairs_each_token_with_the_logits_before_it():
+    logits, ids = rand(2, 4, 3), torch.arange(8).view(2, 4)
+    shifted, targets = lp.align(logits, ids)
+    assert targets.tolist() == [[1, 2, 3], [5, 6, 7]]
+    assert shifted.equal(logits[:, [0, 1, 2]])
+
+
+def test_token_logprobs_against_a_loop():
+    logits = rand(3, 5, 7)
+    ids = torch.randint(7, (3, 5), generator=torch.Generator().manual_seed(1))
+    got = lp.token_logprobs(logits, ids)
+    assert got.shape == (3, 4)
+    for b in range(3):
+        for t in range(4):
+            expected = slow_logprob(logits[b, t].tolist(), ids[b, t + 1].item())
+            assert got[b, t].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_token_logprobs_gradient():
+    logits = rand(2, 3, 4).requires_grad_()
+    ids = torch.tensor([[0, 1, 2], [3, 3, 0]])
+    assert torch.autograd.gradcheck(lambda x: lp.token_logprobs(x, ids), logits)
+    lp.token_logprobs(logits, ids).sum().backward()
+    assert (logits.grad[:, -1] == 0).all()  # the last logits predict nothing
+    assert (logits.grad[:, :-1] != 0).all()
+
+
+def test_half_precision_logits_are_computed_in_float32():
+    logits = rand(1, 3, 50).to(torch.bfloat16)
+    ids = torch.tensor([[1, 2, 3]])
+    got = lp.token_logprobs(logits, ids)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, lp.token_logprobs(logits.float(), ids))
+    assert lp.entropy(logits).dtype == torch.float32
+    assert lp.token_logprobs(rand(1, 3, 5), ids).dtype == torch.float64
+
+
+def test_far_apart_logits_do_not_underflow():
+    logits = torch.tensor([[[0.0, -500.0], [0.0, 0.0]]])
+    assert lp.token_logprobs(logits, torch.tensor([[0, 1]])).item() == -500.0
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 5), (4, 2), (2,)])
+def test_align_refuses_other_shapes(shape):
+    with pytest.raises(ValueError, match="do not fit"):
+        lp.token_logprobs(rand(2, 4, 3), torch.zeros(shape, dtype=torch.long))
+
+
+# Completions that share their prompt
+
+PROMPTS = [[5, 6, 7, 8, 9], [11, 12], [3, 4, 3]]
+COMPLETIONS = [[20, 21, 1], [22, 1], [23, 24, 25, 26], [1], [20, 20, 1], [7, 8, 9, 1]]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        initializer_range=0.5,  # far from uniform, so that mistakes show
+        tie_word_embeddings=True,
+    )
+    return Qwen3ForCausalLM(config).double().eval()
+
+
+def batch(prompts=PROMPTS, completions=COMPLETIONS, pad=0):
+    prompt_ids, prompt_mask = pad_left(prompts, pad)
+    length = max(map(len, completions))
+    completion_ids = torch.tensor([c + [pad] * (length - len(c)) for c in completions])
+    mask = torch.tensor([[1.0] * len(c) + [0.0] * (length - len(c)) for c in completions])
+    return prompt_ids, prompt_mask, completion_ids, mask
+
+
+def one_at_a_time(model, prompts, completions, temperature=1.0):
+    """The specification: each sequence alone, without padding, cache or sharing."""
+    group_size = len(completions) // len(prompts)
+    rows = []
+    for i, completion in enumerate(completions):
+        prompt = prompts[i // group_size]
+        logits = model(torch.tensor([prompt + completion])).logits[0] / temperature
+        logprobs = torch.log_softmax(logits, -1)
+        rows.append([logprobs[len(prompt) + t - 1, token] for t, token in enumerate(completion)])
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("prompts", "completions"),
+    [
+        (PROMPTS, COMPLETIONS),
+        (PROMPTS, COMPLETIONS[:3]),  # one completion a prompt
+        (PROMPTS[:1], COMPLETIONS),  # one prompt
+        (PROMPTS[:2], [[9], [1], [4], [1]]),  # one token each
+    ],
+)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_completion_logprobs_value_and_gradient(model, prompts, completions, temperature):
+    inputs = batch(prompts, completions)
+    got = lp.completion_logprobs(model, *inputs, temperature=temperature)
+    expected = one_at_a_time(model, prompts, completions, temperature)
+    assert got.shape == inputs[2].shape
+    for row, values in zip(got, expected, strict=True):
+        torch.testing.assert_close(row[: len(values)], torch.stack(values), atol=1e-5, rtol=1e-5)
+        assert (row[len(values) :] == 0).all()
+    parameters = list(model.parameters())
+    weights = [(i + 1) * (t + 2) for i, c in enumerate(completions) for t in range(len(c))]
+    weights = torch.tensor(weights, dtype=torch.float64).cos()
+    grads = torch.autograd.grad((got[inputs[3].bool()] * weights).sum(), parameters)
+    slow = torch.stack([v for row in expected for v in row])
+    slow_grads = torch.autograd.grad((slow * weights).sum(), parameters)
+    for a, b in zip(grads, slow_grads, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_positions_do_not_count_padding():
+    # Rotary embeddings see differences of positions only; learned ones would notice an offset.
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=32, n_positions=16, n_embd=16, n_layer=1, n_head=2)
+    model = GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.5)).double().eval()
+    got = lp.completion_logprobs(model, *batch())
+    for row, values in zip(got, one_at_a_time(model, PROMPTS, COMPLETIONS), strict=True):
+        torch.testing.assert_close(row[: len(values)], torch.stack(values))
+
+
+def test_padding_content_does_not_matter(model):
+    a = lp.completion_logprobs(model, *batch(pad=0))
+    b = lp.completion_logprobs(model, *batch(pad=17))
+    torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+
+
+def test_completion_logits_give_the_same_logprobs(model):
+    inputs = batch()
+    logits = lp.completion_logits(model, *inputs)
+    assert logits.shape == (*inputs[2].shape, 32)
+    expected = lp.completion_logprobs(model, *inputs)
+    torch.testing.assert_close(lp.gather_logprobs(logits, inputs[2]) * inputs[3], expected)
+
+
+def test_completion_logprobs_reports_misuse(model):
+    prompt_ids, prompt_mask, completion_ids, mask = batch()
+    with pytest.raises(ValueError, match="5 completions for 3 prompts"):
+        lp.completion_logprobs(model, prompt_ids, prompt_mask, completion_ids[:5], mask[:5])
+    with pytest.raises(ValueError, match="a mask of their shape"):
+        lp.completion_logprobs(model, prompt_ids, prompt_mask, completion_ids, mask[:, 1:])
+    with pytest.raises(ValueError, match="padded on the left"):
+        flipped = prompt_ids.flip(1), prompt_mask.flip(1)
+        lp.completion_logprobs(model, *flipped, completion_ids, mask)
+    with pytest.raises(ValueError, match="temperature must be positive"):
+        lp.completion_logprobs(model, *batch(), temperature=0.0)
+
+
+def test_gradient_checkpointing_is_reported_not_silently_wrong(model):
+    model.gradient_checkpointing_enable()
+    try:
+        model.train()
+        with pytest.raises(ValueError, match="gradient checkpointing"):
+            lp.completion_logprobs(model, *batch())
+        model.eval()
+        lp.completion_logprobs(model, *batch())
+    finally:
+        model.gradient_checkpointing_disable()
+        model.eval()
+
+
+# Entropy
+
+
+def test_entropy_against_a_loop():
+    logits = rand(2, 3, 6)
+    got = lp.entropy(logits)
+    for b in range(2):
+        for t in range(3):
+            logs = [slow_logprob(logits[b, t].tolist(), v) for v in range(6)]
+            expected = -sum(math.exp(x) * x for x in logs)
+            assert got[b, t].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_entropy_of_known_distributions():
+    inf = math.inf
+    logits = torch.tensor([[0.0, 0, 0, 0], [5, 5, -inf, -inf], [0, -inf, -inf, -inf]]).double()
+    expected = torch.tensor([math.log(4), math.log(2), 0.0]).double()
+    torch.testing.assert_close(lp.entropy(logits), expected)
+    logits.requires_grad_()
+    lp.entropy(logits).sum().backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_entropy_gradient():
+    assert torch.autograd.gradcheck(lp.entropy, rand(2, 5).requires_grad_())
+
+
+# Masked reductions
+
+masks = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=2, max_size=3)
+
+
+@given(masks, st.integers(0, 99))
+@settings(max_examples=50, deadline=None)
+def test_masked_reductions_against_loops(mask, seed):
+    x = rand(len(mask), 4, seed=seed)
+    mask = torch.tensor(mask).float()
+    kept = [x[b, t].item() for b in range(len(x)) for t in range(4) if mask[b, t]]
+    assert lp.masked_sum(x, mask).item() == pytest.approx(sum(kept))
+    by_row = [
+        [v for v, m in zip(row, keep, strict=True) if m]
+        for row, keep in zip(x.tolist(), mask, strict=True)
+    ]
+    assert lp.masked_sum(x, mask, dim=1).tolist() == pytest.approx([sum(r) for r in by_row])
+    if kept:
+        assert lp.masked_mean(x, mask).item() == pytest.approx(statistics.mean(kept))
+    else:
+        with pytest.raises(ValueError, match="mask is empty$"):
+            lp.masked_mean(x, mask)
+    if all(by_row):
+        means = [statistics.mean(row) for row in by_row]
+        assert lp.masked_mean(x, mask, dim=1).tolist() == pytest.approx(means)
+    else:
+        empty = sum(not row for row in by_row)
+        with pytest.raises(ValueError, match=f"empty in {empty} of {len(x)} rows"):
+            lp.masked_mean(x, mask, dim=1)
+    if len(kept) < 2:
+        with pytest.raises(ValueError, match=f"at least 2 unmasked positions, got {len(kept)}"):
+            lp.masked_whiten(x, mask)
+        return
+    mean, std = statistics.mean(kept), math.sqrt(statistics.variance(kept) + 1e-8)
+    for shift, offset in ((True, 0.0), (False, mean)):
+        white = lp.masked_whiten(x, mask, shift_mean=shift)
+        expected = [(v - mean) / std + offset for v in kept]
+        assert white[mask.bool()].tolist() == pytest.approx(expected)
+        assert (white[~mask.bool()] == 0).all()
+
+
+@pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("reduce", [lp.masked_sum, lp.masked_mean, lp.masked_whiten])
+def test_masked_positions_leak_neither_into_value_nor_gradient(reduce, garbage):
+    mask = torch.tensor([[1.0, 1, 0], [0, 1, 1]])
+    clean = rand(2, 3).requires_grad_()
+    dirty = clean.detach().masked_fill(mask == 0, garbage).requires_grad_()
+    weights = rand(2, 3, seed=1)
+    for x in (clean, dirty):
+        value = reduce(x, mask)
+        (value * weights[: value.ndim and 2]).sum().backward() if value.ndim else value.backward()
+    torch.testing.assert_close(reduce(dirty, mask), reduce(clean, mask))
+    torch.testing.assert_close(dirty.grad, clean.grad)
+    assert (dirty.grad[mask == 0] == 0).all()
+    assert dirty.grad[mask == 1].abs().sum() > 0
+
+
+def test_one_position_has_no_variance():
+    with pytest.raises(ValueError, match="at least 2 unmasked positions, got 1"):
+        lp.masked_whiten(rand(2, 2), torch.tensor([[0, 1], [0, 0]]))
+
+
+def test_masked_sum_of_nothing_is_zero():
+    assert lp.masked_sum(torch.ones(2, 2), torch.zeros(2, 2)).item() == 0
+
+
+@pytest.mark.parametrize("reduce", [lp.masked_sum, lp.masked_mean, lp.masked_whiten])
+def test_a_mask_of_another_shape_is_refused_not_broadcast(reduce):
+    with pytest.raises(ValueError, match="differ in shape"):
+        reduce(torch.ones(2, 3), torch.ones(3))

@@ -1,0 +1,180 @@
+"""Token log-probabilities and masked reductions. The only module that shifts by one."""
+
+import torch
+
+
+def _full_precision(x: torch.Tensor) -> torch.Tensor:
+    """bfloat16 and float16 as float32; float32 and float64 as they are."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def align(logits: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The shift by one: logits (B, L-1, V) beside the ids (B, L-1) that they predict.
+
+    `logits[:, t]` is the model's guess at token t+1, so the last logits and the first id drop out.
+    Works for input ids, labels and masks alike. ValueError when shapes do not fit.
+    """
+    if logits.ndim != 3 or ids.shape != logits.shape[:2]:
+        raise ValueError(
+            f"logits (B, L, V) and ids (B, L) do not fit: {tuple(logits.shape)}, {tuple(ids.shape)}"
+        )
+    return logits[:, :-1], ids[:, 1:]
+
+
+def gather_logprobs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """log softmax(logits)[ids], no shift: logits (..., V), ids (...) -> (...).
+
+    In float32 at least. `log_softmax`, never `softmax().log()`, which is -inf once a probability
+    underflows.
+    """
+    logprobs = torch.log_softmax(_full_precision(logits), dim=-1)
+    return logprobs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+
+
+def token_logprobs(logits: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+    """log pi(input_ids[:, t+1] | input_ids[:, :t+1]): logits (B, L, V), ids (B, L) -> (B, L-1).
+
+    Column t belongs to token t+1; the first token has no prediction.
+    """
+    return gather_logprobs(*align(logits, input_ids))
+
+
+def completion_logits(
+    model,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    completion_ids: torch.Tensor,
+    mask: torch.Tensor,
+) -> torch.Tensor:
+    """Logits that predict each completion token, (B, T, V), each prompt read only once.
+
+    Each prompt runs through the model once, its key-value cache is repeated for its G completions,
+    and these run against the cache. Gradients flow through the cache into the prompt's pass. Same
+    numbers as a full forward pass over prompt + completion, for P + G*T tokens a prompt instead of
+    G*(P+T).
+
+    prompt_ids, prompt_mask (Q, P): padded on the left (`chat.pad_left`). completion_ids, mask
+    (B, T): B = Q*G, prompt-major, padded on the right; the mask is 1 up to and including EOS.
+    Raises ValueError when shapes do not fit, prompts are not left-padded, or gradient checkpointing
+    keeps the model from filling its cache.
+    """
+    prompts, batch = prompt_ids.shape[0], completion_ids.shape[0]
+    if prompts == 0 or batch % prompts or mask.shape != completion_ids.shape:
+        raise ValueError(
+            f"{batch} completions for {prompts} prompts, mask {tuple(mask.shape)} for completions "
+            f"{tuple(completion_ids.shape)}: need the same number of completions for every prompt "
+            "and a mask of their shape"
+        )
+    if not prompt_mask[:, -1].all():
+        raise ValueError("prompts must be padded on the left: use chat.pad_left")
+    group_size, length = batch // prompts, completion_ids.shape[1]
+    prompt_mask = prompt_mask.long()
+    # Positions count real tokens only: the first token of a padded prompt is at position 0 too.
+    positions = (prompt_mask.cumsum(1) - 1).clamp(min=0)
+    prefill = model(
+        input_ids=prompt_ids,
+        attention_mask=prompt_mask,
+        position_ids=positions,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    first = prefill.logits.repeat_interleave(group_size, dim=0)  # (B, 1, V)
+    if length == 1:
+        return first
+    cache = prefill.past_key_values
+    if cache is None or cache.get_seq_length() != prompt_ids.shape[1]:
+        raise ValueError(
+            "the model did not fill its key-value cache: gradient checkpointing switches it off in "
+            "training mode; call model.gradient_checkpointing_disable() or model.eval()"
+        )
+    cache.batch_repeat_interleave(group_size)
+    attention_mask = torch.cat(
+        [prompt_mask.repeat_interleave(group_size, dim=0), mask[:, :-1].long()], dim=1
+    )
+    offsets = torch.arange(length - 1, device=prompt_ids.device)
+    rest = model(
+        input_ids=completion_ids[:, :-1],  # the last token predicts nothing that we keep
+        attention_mask=attention_mask,
+        position_ids=positions[:, -1:].repeat_interleave(group_size, dim=0) + 1 + offsets,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return torch.cat([first, rest.logits], dim=1)
+
+
+def completion_logprobs(
+    model,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    completion_ids: torch.Tensor,
+    mask: torch.Tensor,
+    temperature: float = 1.0,
+) -> torch.Tensor:
+    """log pi(completion token | prompt, earlier tokens) at a temperature, (B, T); 0 where masked.
+
+    Logits are divided by the temperature first: log-probs of the distribution sampled from. Inputs,
+    shapes and errors as in `completion_logits`.
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, not {temperature}")
+    logits = completion_logits(model, prompt_ids, prompt_mask, completion_ids, mask)
+    logprobs = gather_logprobs(_full_precision(logits) / temperature, completion_ids)
+    return torch.where(mask.bool(), logprobs, 0.0)
+
+
+def entropy(logits: torch.Tensor) -> torch.Tensor:
+    """-sum_v p_v log p_v in nats: logits (..., V) -> (...).
+
+    A logit of -inf (a token that sampling rules out) contributes 0, not NaN.
+    """
+    logprobs = torch.log_softmax(_full_precision(logits), dim=-1)
+    return -(logprobs.exp() * logprobs.masked_fill(logprobs == -torch.inf, 0.0)).sum(-1)
+
+
+def _kept(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mask as bool; ValueError unless it has the shape of x."""
+    if x.shape != mask.shape:
+        raise ValueError(f"x {tuple(x.shape)} and mask {tuple(mask.shape)} differ in shape")
+    return mask.bool()
+
+
+def masked_sum(x: torch.Tensor, mask: torch.Tensor, dim: int | None = None) -> torch.Tensor:
+    """Sum of x where mask is not 0: over everything -> scalar, or over `dim`; empty masks give 0.
+
+    `torch.where`, not `x * mask`: 0 * NaN is NaN, so a product lets padding leak into the sum.
+    """
+    kept = torch.where(_kept(x, mask), x, 0.0)
+    return kept.sum() if dim is None else kept.sum(dim)
+
+
+def masked_mean(x: torch.Tensor, mask: torch.Tensor, dim: int | None = None) -> torch.Tensor:
+    """Mean of x where mask is not 0: over everything -> scalar, or over `dim`.
+
+    Over everything, every *token* weighs the same, so long sequences weigh more than short ones;
+    `masked_mean(x, mask, dim=1).mean()` weighs every *sequence* the same. ValueError when there is
+    nothing to average (with `dim`: in any row).
+    """
+    kept = _kept(x, mask)
+    count = kept.sum() if dim is None else kept.sum(dim)
+    if not count.all():
+        raise ValueError(
+            "nothing to average: the mask is empty"
+            + ("" if dim is None else f" in {int((count == 0).sum())} of {count.numel()} rows")
+        )
+    return masked_sum(x, mask, dim) / count
+
+
+def masked_whiten(x: torch.Tensor, mask: torch.Tensor, shift_mean: bool = True) -> torch.Tensor:
+    """(x - mean) / sqrt(var + 1e-8) over the positions where mask is not 0; 0 elsewhere.
+
+    var is the sample variance (divided by N - 1), as in TRL's PPO. With `shift_mean=False` the mean
+    is added back. ValueError with fewer than two positions, where no variance exists.
+    """
+    kept = _kept(x, mask)
+    count = kept.sum()
+    if count < 2:
+        raise ValueError(f"whitening needs at least 2 unmasked positions, got {int(count)}")
+    mean = masked_mean(x, mask)
+    centred = torch.where(kept, x - mean, 0.0)
+    whitened = centred * torch.rsqrt(centred.square().sum() / (count - 1) + 1e-8)
+    return whitened if shift_mean else torch.where(kept, whitened + mean, 0.0)

@@ -1,0 +1,38 @@
+"""Losses of post-training. Each returns `(loss, metrics)`: a scalar and a dict of floats."""
+
+import torch
+
+from utils.chat import IGNORE
+from utils.logprobs import align, gather_logprobs
+
+
+def sft_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+    """Masked next-token cross-entropy of supervised fine-tuning.
+
+    loss = -1/N sum_{t: labels[t] != -100} log pi(labels[t] | tokens before t)
+
+    logits (B, L, V) as the model returns them; labels (B, L) not shifted, -100 where ignored
+    (prompt, padding). N counts the completion tokens of the whole batch, so every token weighs the
+    same, as in `torch.nn.functional.cross_entropy` and TRL. The first token is never predicted.
+
+    Metrics: loss (nats a token), perplexity (its exponential), token_accuracy (share of the N
+    tokens that are the model's first choice), tokens (N). ValueError when every label is ignored.
+    """
+    predictions, targets = align(logits, labels)
+    kept = targets != IGNORE
+    if not kept.any():
+        raise ValueError(
+            "every label is -100, so there is nothing to learn from: does the completion mask "
+            "reach the labels, and did truncation leave any completion?"
+        )
+    # Picking the kept positions first spares the softmax over all the others, and what is at an
+    # ignored position, NaN included, can reach neither the loss nor its gradient.
+    predictions, targets = predictions[kept], targets[kept]  # (N, V), (N,)
+    loss = -gather_logprobs(predictions, targets).mean()
+    value = loss.detach()
+    return loss, {
+        "loss": value.item(),
+        "perplexity": value.exp().item(),
+        "token_accuracy": (predictions.argmax(-1) == targets).float().mean().item(),
+        "tokens": float(targets.numel()),
+    }
