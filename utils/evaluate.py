@@ -1,0 +1,212 @@
+"""Numbers to report, each with the interval that says how far to trust it."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from utils.chat import IGNORE
+from utils.logprobs import align
+from utils.rollout import Prompts, sample
+
+
+def wilson_interval(successes: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Interval for a proportion p = successes / n (Wilson 1927); z = 1.96 gives 95%.
+
+    (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n)
+
+    Unlike p ± z sqrt(p(1-p)/n) it stays within [0, 1] and has a width at p = 0 and 1. `successes`
+    may be fractional (ties, averages). Raises ValueError unless 0 <= successes <= n and n >= 1.
+    >>> [round(x, 3) for x in wilson_interval(0, 20)]
+    [0.0, 0.161]
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"need 0 <= successes <= n and n >= 1, got {successes} of {n}")
+    p = successes / n
+    centre = p + z * z / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def mean_interval(scores: Sequence[float]) -> tuple[float, float, float]:
+    """(mean, low, high) of scores within [0, 1], with their Wilson interval. (0, 0, 1) for none.
+
+    >>> [round(x, 3) for x in mean_interval([1.0, 0.0, 1.0, 1.0])]
+    [0.75, 0.301, 0.954]
+    """
+    if not len(scores):
+        return 0.0, 0.0, 1.0
+    return sum(scores) / len(scores), *wilson_interval(sum(scores), len(scores))
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Chance that k of n samples, drawn without replacement, hold one of the c right ones.
+
+    1 - C(n-c, k) / C(n, k)   (Chen et al. 2021, arXiv 2107.03374, eq. 1)
+
+    The unbiased estimate of pass@k; 1 - (1 - c/n)^k is biased low. For one prompt: average over
+    prompts yourself. Raises ValueError unless 0 <= c <= n and 1 <= k <= n.
+    >>> pass_at_k(n=4, c=1, k=2)
+    0.5
+    """
+    if not (0 <= c <= n and 1 <= k <= n):
+        raise ValueError(f"need 0 <= c <= n and 1 <= k <= n, got n={n}, c={c}, k={k}")
+    return 1 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def majority_vote(answers: Sequence[str | None]) -> str | None:
+    """The most frequent answer (self-consistency, Wang et al. 2022); the first seen wins a tie.
+
+    None means "no answer found" and does not vote; None comes back when nobody votes.
+    >>> majority_vote(["7", None, None, "8", "8"])
+    '8'
+    """
+    votes = Counter(answer for answer in answers if answer is not None)
+    return votes.most_common(1)[0][0] if votes else None
+
+
+class WinRate(NamedTuple):
+    """Share of comparisons won, ties counted half, with its 95% Wilson interval."""
+
+    rate: float
+    low: float
+    high: float
+
+
+def win_rate(a: Sequence[float], b: Sequence[float]) -> WinRate:
+    """How often score `a[i]` beats `b[i]` on the same prompt; a tie counts half.
+
+    Raises ValueError when the lengths differ or there is nothing to compare.
+    """
+    if len(a) != len(b) or not len(a):
+        raise ValueError(f"need two score lists of one length, not empty: {len(a)}, {len(b)}")
+    wins = sum(float(x > y) + 0.5 * float(x == y) for x, y in zip(a, b, strict=True))
+    return WinRate(wins / len(a), *wilson_interval(wins, len(a)))
+
+
+def distinct_n(texts: Sequence[str], n: int) -> float:
+    """Different n-grams / all n-grams over all texts (Li et al. 2016); words split at spaces.
+
+    1 means that nothing repeats; 0 when no text has n words.
+    >>> distinct_n(["the cat", "the cat sat"], 2)
+    0.6666666666666666
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    grams = [tuple(w[i : i + n]) for w in map(str.split, texts) for i in range(len(w) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+@torch.no_grad()
+def perplexity(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> float:
+    """exp(mean negative log-likelihood) of the completion tokens, each token weighing the same.
+
+    batches: dicts as `chat.collate` makes them; tokens with label -100 do not count. A base and a
+    fine-tuned model compare only over the same tokens. Raises ValueError without any token.
+    """
+    total, tokens = 0.0, 0
+    training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            batch = {key: value.to(model.device) for key, value in batch.items()}
+            output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+            logits, labels = align(output.logits, batch["labels"])
+            total += cross_entropy(
+                logits.flatten(0, 1).float(),
+                labels.flatten(),
+                ignore_index=IGNORE,
+                reduction="sum",
+            ).item()
+            tokens += int((labels != IGNORE).sum())
+    finally:
+        model.train(training)
+    if tokens == 0:
+        raise ValueError("no completion tokens to score: every label is -100")
+    return math.exp(total / tokens)
+
+
+@dataclass
+class EvalResult:
+    """Held-out accuracy. `print(result)` gives `0.612 [0.568, 0.654], n=500 prompts x 4 samples`.
+
+    The interval is Wilson's with n = the number of prompts. It is conservative: answers to one
+    prompt are not independent, so Q * G is too large an n; the mean of G scores within [0, 1] never
+    varies more than a single one, so Q is never too large.
+    """
+
+    accuracy: float  # mean over prompts of the mean over samples
+    low: float
+    high: float
+    n_prompts: int  # Q
+    samples: int  # G a prompt
+    stop_rate: float  # share of completions that ended by themselves
+    mean_length: float  # completion tokens, the stop token included
+    scores: Tensor = field(repr=False)  # (Q, G)
+    texts: list[list[str]] = field(repr=False)  # Q lists of G
+
+    def __str__(self) -> str:
+        answers = "1 sample" if self.samples == 1 else f"{self.samples} samples"
+        return (
+            f"{self.accuracy:.3f} [{self.low:.3f}, {self.high:.3f}], "
+            f"n={self.n_prompts} prompts x {answers}"
+        )
+
+
+def evaluate_completions(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Prompts,
+    score_fn: Callable[[int, str], float],
+    samples: int = 4,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    max_batch: int = 512,
+    progress: str | None = None,
+) -> EvalResult:
+    """Sample `samples` answers for each prompt and score each with `score_fn(prompt_index, text)`.
+
+    Scores lie within [0, 1]. `temperature=0` decodes greedily, once a prompt whatever `samples`
+    says. Prompts, generator, max_batch and progress as in `rollout.sample`.
+    Raises ValueError for a score outside [0, 1] and what `sample` raises.
+    """
+    group_size = samples if temperature > 0 else 1
+    rollout = sample(
+        model,
+        tokenizer,
+        prompts,
+        group_size,
+        max_new_tokens,
+        temperature,
+        generator,
+        max_batch,
+        progress,
+    )
+    scores = [float(score_fn(row // group_size, text)) for row, text in enumerate(rollout.texts)]
+    for row, score in enumerate(scores):
+        if not 0 <= score <= 1:
+            raise ValueError(
+                f"score_fn gave {score} for prompt {row // group_size}; an accuracy needs scores "
+                "from 0 to 1"
+            )
+    accuracy = sum(scores) / len(scores)
+    low, high = wilson_interval(accuracy * len(prompts), len(prompts))
+    return EvalResult(
+        accuracy=accuracy,
+        low=low,
+        high=high,
+        n_prompts=len(prompts),
+        samples=group_size,
+        stop_rate=rollout.finished.float().mean().item(),
+        mean_length=rollout.mask.sum(dim=1).mean().item(),
+        scores=torch.tensor(scores).view(len(prompts), group_size),
+        texts=[rollout.texts[i : i + group_size] for i in range(0, len(rollout.texts), group_size)],
+    )

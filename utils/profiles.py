@@ -1,0 +1,137 @@
+"""Profiles: which model, device and sizes a notebook runs with. `COURSE_PROFILE` chooses."""
+
+import importlib.metadata
+import os
+import platform
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where and how large a notebook runs. Training settings live in the notebook's config."""
+
+    name: str
+    base_model: str  # folder (relative to the repository) or hub id
+    device: str
+    dtype: torch.dtype
+    use_hub: bool  # True: real data sets (COURSE_DATA_DIR, else the hub); False: generated ones
+    max_length: int  # tokens of prompt and completion together
+    max_new_tokens: int  # tokens a completion may have in evaluation
+    rollout_batch: int  # rows decoded at once (memory of the key-value cache)
+    eval_prompts: int = 500
+    seed: int = 0
+    smoke: bool = False  # COURSE_SMOKE=1: tiny sizes, to test the code and not the learning
+
+
+PROFILES = {
+    "tiny": Profile(
+        name="tiny",
+        base_model="assets/tiny/base",
+        device="cpu",
+        dtype=torch.float32,
+        use_hub=False,
+        max_length=256,
+        max_new_tokens=64,
+        rollout_batch=512,
+    ),
+    "small": Profile(
+        name="small",
+        base_model="Qwen/Qwen3-0.6B-Base",
+        device="cuda",
+        dtype=torch.bfloat16,
+        use_hub=True,
+        max_length=1024,
+        max_new_tokens=256,
+        rollout_batch=64,
+    ),
+    "qwen3_4b": Profile(
+        name="qwen3_4b",
+        base_model="Qwen/Qwen3-4B-Base",
+        device="cuda",
+        dtype=torch.bfloat16,
+        use_hub=True,
+        max_length=2048,
+        max_new_tokens=1024,
+        rollout_batch=32,
+    ),
+}
+
+
+def get_profile(name: str | None = None) -> Profile:
+    """The profile called `name`, else `COURSE_PROFILE`, else `tiny`.
+
+    `COURSE_DEVICE` overrides the device (on "cpu" the dtype becomes float32),
+    `COURSE_BASE_MODEL` the base model (a folder or a hub id), `COURSE_SEED` the seed.
+    Raises ValueError for an unknown name or seed, RuntimeError when the device is missing.
+    """
+    name = name or os.environ.get("COURSE_PROFILE") or "tiny"
+    if name not in PROFILES:
+        raise ValueError(
+            f"unknown profile {name!r}; known: {', '.join(PROFILES)}. Set one before Python "
+            "starts, e.g. COURSE_PROFILE=tiny, or call get_profile('tiny')."
+        )
+    profile = PROFILES[name]
+    base_model = os.environ.get("COURSE_BASE_MODEL") or profile.base_model
+    device = os.environ.get("COURSE_DEVICE") or profile.device
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise RuntimeError(
+            f"profile {name!r} needs a CUDA GPU and torch {torch.__version__} sees none. Use "
+            "COURSE_PROFILE=tiny on this machine. COURSE_DEVICE=cpu runs the same code on the "
+            "CPU, for tests: with the real model it would take hours."
+        )
+    dtype = torch.float32 if device == "cpu" else profile.dtype
+    seed = os.environ.get("COURSE_SEED") or str(profile.seed)
+    if not seed.isdecimal():
+        raise ValueError(f"COURSE_SEED must be a whole number such as 0, not {seed!r}")
+    return replace(
+        profile,
+        base_model=base_model,
+        device=device,
+        dtype=dtype,
+        seed=int(seed),
+        smoke=os.environ.get("COURSE_SMOKE") == "1",
+    )
+
+
+def repo_root() -> Path:
+    """The folder of the repository: above this file, else above the working directory.
+
+    The second case serves a package installed from elsewhere and notebooks run from a clone.
+    Raises FileNotFoundError when neither is inside the repository.
+    """
+    here = Path(__file__).resolve()
+    for folder in [*here.parents, Path.cwd(), *Path.cwd().parents]:
+        if (folder / "pyproject.toml").is_file() and (folder / "utils/profiles.py").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"the course's repository is neither above {here.parent} nor above {Path.cwd()}. Clone "
+        "it, run `pip install -e .` in it, and start from inside it."
+    )
+
+
+def runs_folder(profile: Profile) -> Path:
+    """Where a profile's checkpoints go: `COURSE_RUNS`, else `runs` in the repository."""
+    return Path(os.environ.get("COURSE_RUNS") or repo_root() / "runs") / profile.name
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (CPU and every GPU)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide results; missing ones are left out."""
+    found = {"python": platform.python_version()}
+    for package in ("torch", "transformers", "trl", "peft", "datasets", "unsloth", "vllm"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
