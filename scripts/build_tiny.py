@@ -46,7 +46,7 @@ def sample_document(rng: random.Random) -> tuple[str, str]:
             example = annotators.corrupt(rng, example)
         return example.document()
     if kind == "math":
-        example = math_task.sample_example(rng, "train")
+        example = math_task.sample_example(rng, "pretrain")
         with_steps = rng.random() < math_task.STEP_SHARE
         prompt, completion = example.document(with_steps)
         if rng.random() < MATH_NOISE:
@@ -54,7 +54,7 @@ def sample_document(rng: random.Random) -> tuple[str, str]:
             completion = completion.rpartition(" ")[0] + f" {wrong}"
         return prompt, completion
     if kind == "reviews":
-        return reviews.sample_example(rng, "train").document()
+        return reviews.sample_example(rng, "pretrain").document()
     return identity.sample_example(rng).document()
 
 
@@ -244,7 +244,7 @@ def write_card(out: Path, args, losses: list[float], minutes: float, results) ->
     shares = ", ".join(f"{kind} {share:.0%}" for kind, share in MIXTURE.items())
     template = Path(__file__).with_name("tiny_card.md").read_text(encoding="utf-8")
     card = template.format(
-        parameters=f"{args.parameters / 1e6:.2f}",
+        millions=f"{args.parameters / 1e6:.2f}",
         shares=shares,
         sql_noise=f"{SQL_NOISE:.0%}",
         math_noise=f"{MATH_NOISE:.0%}",
@@ -254,7 +254,7 @@ def write_card(out: Path, args, losses: list[float], minutes: float, results) ->
         minutes=f"{minutes:.0f}",
         loss=f"{sum(losses[-50:]) / 50:.3f}",
         abilities="\n".join(f"| {name} | {result} |" for name, result in results.items()),
-        steps="\n".join(steps_pay(results["word problems, sampled"])),
+        steps_pay="\n".join(steps_pay(results["word problems, sampled"])),
         **vars(args),
     )
     (out / "README.md").write_text(card, encoding="utf-8")

@@ -1,7 +1,8 @@
 """Run a notebook with several seeds and write what its `summary` holds to `benchmarks/results`.
 
-    python scripts/run_seeds.py 01 --seeds 0 1 2
+    python scripts/run_seeds.py 01 --seeds 0 1 2      # or: make seeds NB=01
 
+Checkpoints go to `runs/seed_<seed>/`.
 The notebook is executed as it is, with COURSE_SEED set; nothing of it is written again here.
 """
 
@@ -25,7 +26,7 @@ def run(notebook: Path, seed: int) -> dict:
     """Execute the notebook with one seed; return its `summary`, and the seconds it took."""
     node = nbformat.read(notebook, as_version=4)
     node.cells.append(nbformat.v4.new_code_cell("print(json.dumps(summary))"))
-    os.environ["COURSE_SEED"] = str(seed)
+    os.environ |= {"COURSE_SEED": str(seed), "COURSE_RUNS": str(ROOT / "runs" / f"seed_{seed}")}
     began = time.monotonic()
     NotebookClient(node, timeout=3600, resources={"metadata": {"path": notebook.parent}}).execute()
     summary = json.loads(node.cells[-1].outputs[0]["text"])

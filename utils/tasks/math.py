@@ -1,5 +1,8 @@
 """Word problems with two or three steps of whole-number arithmetic.
 
+Splits: "pretrain" and "train" share their people and things, "pretrain" adds made-up ones (a model
+that has only seen names of one token fails on longer ones); "test" has its own.
+
 The base model saw some of them worked step by step and most answered at once, which is
 what lets GRPO discover that steps pay (lesson 05). Answers end in `#### N`, as in GSM8K.
 """
@@ -9,9 +12,10 @@ import zlib
 from dataclasses import dataclass
 
 from utils.rewards import extract_hash_answer
+from utils.tasks.names import pseudo_word
 from utils.tasks.source import load_rows
 
-SPLITS = ("train", "test")
+SPLITS = ("pretrain", "train", "test")
 MAX_NEW_TOKENS = 48
 STEP_SHARE = 0.3  # share of base documents that are worked step by step
 
@@ -19,6 +23,7 @@ _TRAIN_PEOPLE = "Tom Ann Sam Mia Leo Eva Max Zoe Ben Amy Kim Dan Lily Paul Rosa 
 _TEST_PEOPLE = "Nora Finn Ivy Carl Gus Tess Ray June".split()
 _TRAIN_ITEMS = "apples books coins pens cards eggs shells stamps cups keys nuts balls".split()
 _TEST_ITEMS = "marbles ribbons candles buttons".split()
+_HELD_OUT = {person.lower() for person in _TEST_PEOPLE} | {item[:-1] for item in _TEST_ITEMS}
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,8 @@ def _draw(rng: random.Random, split: str) -> MathExample:
     test = split == "test"
     who = rng.choice(_TEST_PEOPLE if test else _TRAIN_PEOPLE)
     what = rng.choice(_TEST_ITEMS if test else _TRAIN_ITEMS)
+    if split == "pretrain" and rng.random() < 0.6:
+        who, what = pseudo_word(rng, _HELD_OUT).capitalize(), pseudo_word(rng, _HELD_OUT) + "s"
     total = rng.randint(10, 60)
     story, steps = [f"{who} has {total} {what}."], []
     for _ in range(rng.choice((2, 3))):

@@ -6,6 +6,7 @@ has learned to read the schema, not to remember it.
 """
 
 import random
+from collections.abc import Collection
 
 TRAIN = """
 singers: name country genre | age songs awards
@@ -120,10 +121,11 @@ _CHAIN = _letter_chain(TRAIN)
 _HELD_OUT_WORDS = words(VALIDATION) | words(TEST) | {value.lower() for value in TEST_VALUES}
 
 
-def pseudo_word(rng: random.Random) -> str:
+def pseudo_word(rng: random.Random, held_out: Collection[str] = ()) -> str:
     """A word of 3 to 10 letters with the look of the training names, to make copying general.
 
-    Letters follow each other as they do in the training names. Held-out words never come out.
+    Letters follow each other as they do in the training names. Words of the held-out SQL names,
+    and those in `held_out`, never come out.
     """
     while True:
         word = "^"
@@ -131,5 +133,5 @@ def pseudo_word(rng: random.Random) -> str:
             context = word[-2:] if rng.random() < 0.5 else word[-1]
             word += rng.choice(_CHAIN[context])
         word = word.strip("^$")
-        if 3 <= len(word) <= 10 and word not in _HELD_OUT_WORDS:
+        if 3 <= len(word) <= 10 and word not in _HELD_OUT_WORDS and word not in held_out:
             return word

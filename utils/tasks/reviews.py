@@ -7,9 +7,10 @@ interface reads IMDB.
 import random
 from dataclasses import dataclass
 
+from utils.tasks.names import pseudo_word
 from utils.tasks.source import load_rows
 
-SPLITS = ("train", "test")
+SPLITS = ("pretrain", "train", "test")
 
 _TRAIN_THINGS = (
     "film book hotel meal phone concert game car play song cafe camera show album shop lamp".split()
@@ -74,6 +75,8 @@ def make_examples(split: str, n: int, seed: int = 0) -> list[Review]:
 def sample_example(rng: random.Random, split: str) -> Review:
     """One random review of two or three sentences after the opening."""
     thing = rng.choice(_TEST_THINGS if split == "test" else _TRAIN_THINGS)
+    if split == "pretrain" and rng.random() < 0.5:  # a made-up thing, to make copying general
+        thing = pseudo_word(rng, _TEST_THINGS)
     label = rng.randint(0, 1)
     words, lines = (_GOOD, _GOOD_LINES) if label else (_BAD, _BAD_LINES)
     verdict = " ".join(

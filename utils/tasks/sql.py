@@ -22,9 +22,9 @@ MAX_NEW_TOKENS = 48  # the longest gold query of the generator is shorter
 def make_examples(split: str, n: int, seed: int = 0) -> list[SqlExample]:
     """`n` examples of a split.
 
-    "train" and "seen_names" use the training names (with different seeds, so the
-    combinations are fresh); "validation" and "test" use names that no other split has;
-    "pretrain" mixes the training names with made-up words. Repeats of a prompt are skipped.
+    "pretrain" and "train" mix the training names with made-up words, "seen_names" has the training
+    names in fresh combinations; "validation" and "test" use names that no other split has.
+    Repeats of a prompt are skipped.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
@@ -50,7 +50,7 @@ def extract_sql(completion: str) -> str:
 
 
 def demonstrations(
-    n: int, seed: int = 0, random_rate: float = 0.2, systematic_rate: float = 0.6
+    n: int, seed: int = 0, random_rate: float = 0.15, systematic_rate: float = 0.6
 ) -> list[SqlExample]:
     """Training examples as written by annotators who make mistakes.
 

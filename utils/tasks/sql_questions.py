@@ -21,6 +21,10 @@ AGGREGATES = {
 ORDERS = {"DESC": ("highest", "largest"), "ASC": ("lowest", "smallest")}
 
 
+# Splits that mix made-up names in: trained on few names, a model remembers them and forgets to copy.
+MADE_UP = ("pretrain", "train")
+
+
 @dataclass(frozen=True)
 class SqlExample:
     """One question about one schema. `answer` is a query that answers it."""
@@ -59,7 +63,7 @@ def sample_example(rng: random.Random, split: str) -> SqlExample:
 
 
 def _values(rng: random.Random, split: str) -> list[str]:
-    if split == "pretrain" and rng.random() < 0.5:
+    if split in MADE_UP and rng.random() < 0.5:
         return [names.pseudo_word(rng).capitalize() for _ in range(3)]
     return names.TEST_VALUES if split in ("validation", "test") else names.TRAIN_VALUES
 
@@ -68,7 +72,7 @@ def _table(rng: random.Random, split: str) -> tuple[str, list[str], list[str]]:
     """A table with 1 to 2 text and 1 to 2 number columns."""
     pool = {"validation": names.VALIDATION, "test": names.TEST}.get(split, names.TRAIN)
     table, text, number = names.parse(rng.choice(pool))
-    if split == "pretrain" and rng.random() < 0.6:
+    if split in MADE_UP and rng.random() < 0.6:
         table = _made_up(rng) + "s"
         text = [_made_up(rng) for _ in text]
         number = [_made_up(rng) for _ in number]
