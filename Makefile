@@ -1,0 +1,51 @@
+# The commands of the workbook. All paths are relative, so a clone may live under any name.
+
+PYTHON ?= $(shell command -v python3 || command -v python3.12 || command -v python3.11 || command -v python)
+PY := .venv/bin/python
+
+# JupyterLab refuses to run as root unless told, and without a screen it should print its address.
+ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
+SCREEN_FLAG := $(shell [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser)
+
+.PHONY: help lab test run execute seeds lint format lock badges clean setup
+
+help: ## list the targets
+	@echo "Usage: make TARGET"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
+
+setup: ## create or repair .venv (the other targets do this by themselves)
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "No Python found. The course needs Python 3.11 or 3.12 on PATH." >&2; exit 1; \
+	fi
+	@"$(PYTHON)" scripts/setup_env.py
+
+lab: setup ## open JupyterLab on notebooks/ (LAB_ARGS="--port 9999" passes options)
+	@"$(PY)" -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ROOT_FLAG) $(SCREEN_FLAG) $(LAB_ARGS)
+
+test: setup ## lint, unit tests, and every notebook compared with its stored outputs
+	@"$(PY)" scripts/run_tests.py
+
+run: setup ## execute the notebooks, or one with NB=01, into build/ with an HTML index
+	@"$(PY)" scripts/run_notebooks.py $(NB)
+
+execute: setup ## re-execute one notebook in place and store its outputs: NB=01
+	@"$(PY)" scripts/run_notebooks.py --in-place $(NB)
+
+seeds: setup ## run one notebook with three seeds, write benchmarks/results: NB=01
+	@"$(PY)" scripts/run_seeds.py $(NB)
+
+lint: setup ## check style and formatting
+	@"$(PY)" -m ruff format --check . && "$(PY)" -m ruff check .
+
+format: setup ## format the code and fix what can be fixed
+	@"$(PY)" -m ruff format . && "$(PY)" -m ruff check --fix .
+
+lock: setup ## rewrite the pins (UPGRADE="trl peft" moves those to the newest that fit)
+	@"$(PY)" scripts/lock.py --upgrade $(UPGRADE)
+
+badges: setup ## write the public address into notebooks and README: REPO=owner/name
+	@"$(PY)" scripts/stamp_badges.py "$(REPO)"
+
+clean: ## remove build/ and caches; .venv and runs/ stay
+	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find utils scripts tests notebooks '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
