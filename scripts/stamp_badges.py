@@ -22,9 +22,9 @@ import os
 import runpy
 
 if "COLAB_RELEASE_TAG" in os.environ:  # on Colab only: fetch and install the course
-    REPO_URL = ""  # `make badges REPO=owner/name` writes the address here
+    REPO_URL = ""
     url = os.environ.get("COURSE_REPO", REPO_URL)
-    assert url, "This copy has no address yet. Its owner runs `make badges REPO=owner/name`."
+    assert url, "No address yet: run `make badges REPO=owner/name` in the repository."
     !test -d course || git clone --quiet --depth=1 "$url" course
     runpy.run_path("course/scripts/colab_setup.py", run_name="__main__")
 """

@@ -20,7 +20,7 @@ def small_notebook() -> str:
     """A notebook with a title and a set-up cell."""
     cells = [
         nbformat.v4.new_markdown_cell("# A title\n\nThe question."),
-        nbformat.v4.new_code_cell(stamp_badges.SETUP_GUARD + "\nimport torch"),
+        nbformat.v4.new_code_cell(stamp_badges.SETUP_GUARD + "\nimport torch\n\ntorch.__version__"),
     ]
     return nbformat.writes(nbformat.v4.new_notebook(cells=cells)) + "\n"
 
@@ -117,10 +117,20 @@ def test_the_command_reports_errors_on_one_line(copy: Path) -> None:
     assert result.stderr == "REPO must look like owner/name, not 'nonsense'\n"
 
 
+def test_a_stamped_notebook_passes_lint(copy: Path) -> None:
+    for name in ("pyproject.toml", "notebooks/ruff.toml"):
+        shutil.copy(stamp_badges.ROOT / name, copy / name)
+    stamp_badges.stamp(copy, "a-rather-long-owner-of-things/post-training-workbook")
+    ruff = [sys.executable, "-m", "ruff"]
+    for command in (["check"], ["format", "--check"]):
+        call = [*ruff, *command, "--no-cache", "notebooks/99_small.ipynb"]
+        subprocess.run(call, cwd=copy, check=True)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_notebook_opens_with_the_same_guard(path: Path) -> None:
     cells = nbformat.read(path, as_version=4).cells
     set_up = next(cell.source for cell in cells if cell.cell_type == "code")
     unstamped = stamp_badges.URL_LINE.sub(r'\1""', set_up)
-    assert unstamped.startswith(stamp_badges.SETUP_GUARD)
+    assert f"{unstamped}\n".startswith(stamp_badges.SETUP_GUARD)
     assert len([line for line in set_up.splitlines() if line.strip()]) <= 15

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 from utils.chat import encode_example
 from utils.display import (
     COLOURS,
+    answer_key,
     before_after_table,
     interval_bars,
     plot_curves,
@@ -63,13 +64,17 @@ def test_a_mask_on_nothing_and_on_everything(tokenizer):
     ids = tokenizer.encode("SELECT")
     assert repr(show_mask(tokenizer, ids, [0] * len(ids))).startswith("SELECT\n0 of")
     assert repr(show_mask(tokenizer, ids, [1] * len(ids))).startswith("⟦SELECT⟧\n")
+    weighted = repr(show_mask(tokenizer, ids, [0.5] * len(ids)))
+    assert weighted.endswith(f"\n{len(ids)} of {len(ids)} tokens count in the loss")
 
 
 def test_html_in_tokens_is_escaped(tokenizer):
     ids = tokenizer.encode(HOSTILE)
     shown = show_mask(tokenizer, ids, [1] * len(ids))
     assert soup(shown).pre.text == HOSTILE
-    assert soup(shown).script is None
+    # A parser forgives a lone "<"; a token that holds a whole tag it would obey.
+    page = shown._repr_html_()
+    assert page.count("&lt;") == HOSTILE.count("<") and page.count("&amp;") == HOSTILE.count("&")
 
 
 def test_lists_and_tensors_look_the_same_each_time(tokenizer):
@@ -189,3 +194,10 @@ def test_the_style_sets_resolution_and_colours(tmp_path):
     figure.savefig(tmp_path / "plot.png")
     height, width, _ = plt.imread(tmp_path / "plot.png").shape
     assert (width, height) == (704, 396)
+
+
+def test_the_answer_key_is_folded_and_escaped():
+    shown = answer_key(test_the_answer_key_is_folded_and_escaped)
+    assert shown._repr_html_().startswith("<details><summary>")
+    assert "&lt;details&gt;" in shown._repr_html_()
+    assert "def test_the_answer_key" in repr(shown)

@@ -18,6 +18,7 @@ from utils.evaluate import (
     wilson_interval,
     win_rate,
 )
+from utils.rollout import sample
 
 PROMPTS = [[5, 6, 7], [8, 3, 9], [4]]
 
@@ -209,21 +210,19 @@ def test_the_interval_counts_prompts_not_answers(model, tokenizer):
 
 def test_stop_rate_and_length_come_from_the_rollout(model, tokenizer):
     prompts = [prompt for prompt in PROMPTS for _ in range(10)]
+
+    def seeded():
+        return torch.Generator().manual_seed(0)
+
+    rollout = sample(model, tokenizer, prompts, 2, 3, generator=seeded())
     result = evaluate_completions(
-        model,
-        tokenizer,
-        prompts,
-        lambda index, text: 0.0,
-        samples=2,
-        max_new_tokens=3,
-        generator=torch.Generator().manual_seed(0),
+        model, tokenizer, prompts, lambda i, t: 0.0, 2, max_new_tokens=3, generator=seeded()
     )
-    assert 0 < result.stop_rate < 1 and 1 < result.mean_length < 3
+    stopped = sum(rollout.finished.tolist()) / 60
+    assert stopped not in (0, 0.5, 1), "or a swapped rate would pass"
+    assert result.stop_rate == pytest.approx(stopped)
+    assert result.mean_length == pytest.approx(rollout.lengths.float().mean().item())
     assert result.accuracy == result.low == 0 and result.high > 0
-    single = evaluate_completions(
-        model, tokenizer, PROMPTS, lambda index, text: 1.0, samples=3, max_new_tokens=1
-    )
-    assert single.mean_length == 1
 
 
 def test_greedy_decodes_once(model, tokenizer):

@@ -282,3 +282,16 @@ def test_wrong_arguments_are_named(model, tokenizer, change, message):
     arguments = {"prompts": [[5, 6, 7]], "group_size": 1, "max_new_tokens": 2} | change
     with pytest.raises(ValueError, match=message):
         sample(model, tokenizer, **arguments)
+
+
+def test_only_the_given_stop_tokens_end_a_row(random_model, tokenizer):
+    """Here every token but one is a stop, then none that can be drawn."""
+    vocabulary = list(range(random_model.config.vocab_size))
+    at_once = sample(random_model, tokenizer, [[5, 6]], 8, 4, stop_ids=vocabulary)
+    assert at_once.lengths.tolist() == [1] * 8 and at_once.finished.all()
+    greedy = sample(random_model, tokenizer, [[5, 6]], 1, 6, temperature=0, stop_ids=[10**6])
+    assert greedy.lengths.tolist() == [6] and not greedy.finished.any()
+    third = greedy.completion_ids[0, 2].item()
+    stopped = sample(random_model, tokenizer, [[5, 6]], 1, 6, temperature=0, stop_ids=[third])
+    first = greedy.completion_ids[0].tolist().index(third) + 1
+    assert stopped.lengths.tolist() == [first] and stopped.finished.all()

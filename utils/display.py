@@ -1,6 +1,7 @@
 """What a notebook shows: coloured masks, before/after tables, curves, intervals."""
 
 import html
+import inspect
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -98,6 +99,13 @@ def before_after_table(
     )
     page = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return Rendered(page, markdown)
+
+
+def answer_key(solution: object) -> Rendered:
+    """The source of a function or class, folded away until the reader opens it."""
+    source = inspect.getsource(solution)
+    page = f"<details><summary>Show the answer</summary><pre>{html.escape(source)}</pre></details>"
+    return Rendered(page, source)
 
 
 def use_style() -> None:

@@ -171,11 +171,12 @@ def evaluate_completions(
     generator: torch.Generator | None = None,
     max_batch: int = 512,
     progress: str | None = None,
+    stop_ids: Sequence[int] | None = None,
 ) -> EvalResult:
     """Sample `samples` answers for each prompt and score each with `score_fn(prompt_index, text)`.
 
     Scores lie within [0, 1]. `temperature=0` decodes greedily, once a prompt whatever `samples`
-    says. Prompts, generator, max_batch and progress as in `rollout.sample`.
+    says. Prompts, generator, max_batch, progress and stop_ids as in `rollout.sample`.
     Raises ValueError for a score outside [0, 1] and what `sample` raises.
     """
     group_size = samples if temperature > 0 else 1
@@ -189,6 +190,7 @@ def evaluate_completions(
         generator,
         max_batch,
         progress,
+        stop_ids,
     )
     scores = [float(score_fn(row // group_size, text)) for row, text in enumerate(rollout.texts)]
     for row, score in enumerate(scores):

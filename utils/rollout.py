@@ -47,6 +47,7 @@ def sample(
     generator: torch.Generator | None = None,
     max_batch: int = 512,
     progress: str | None = None,
+    stop_ids: Sequence[int] | None = None,
 ) -> Rollout:
     """Sample `group_size` completions for each prompt from softmax(logits / temperature).
 
@@ -58,6 +59,7 @@ def sample(
     them included and no chat template added; `chat.encode_prompt` makes ids for a user's text.
     max_batch: rows decoded at once; less needs less memory. generator: on the model's device;
     without it the global random state is used. progress: label of a progress bar.
+    stop_ids: tokens that end a completion; default `chat.stop_token_ids(tokenizer)`.
     The model samples in eval mode and is returned to the mode it was in.
     Raises ValueError for no or empty prompts, sizes below 1, a negative temperature, or prompts
     that leave no room for `max_new_tokens` in the model's context.
@@ -76,14 +78,14 @@ def sample(
         )
     per_chunk = max(1, max_batch // group_size)  # prompts
     chunks = [ids[i : i + per_chunk] for i in range(0, len(ids), per_chunk)]
-    stop_ids = torch.tensor(sorted(stop_token_ids(tokenizer)), device=model.device)
+    stops = torch.tensor(stop_ids or stop_token_ids(tokenizer), device=model.device)
     pad_id = tokenizer.pad_token_id
     training = model.training
     model.eval()
     try:
         parts = [
             _decode_chunk(
-                model, chunk, pad_id, stop_ids, group_size, max_new_tokens, temperature, generator
+                model, chunk, pad_id, stops, group_size, max_new_tokens, temperature, generator
             )
             for chunk in tqdm(chunks, desc=progress, disable=progress is None, leave=False)
         ]
@@ -91,7 +93,7 @@ def sample(
         model.train(training)
     completion_ids, logprobs, lengths = (torch.cat(part) for part in zip(*parts, strict=True))
     last = completion_ids.gather(1, lengths[:, None] - 1)[:, 0]  # (B,)
-    finished = torch.isin(last, stop_ids)
+    finished = torch.isin(last, stops)
     width = int(lengths.max())
     mask = torch.arange(width, device=model.device) < lengths[:, None]  # (B, T)
     prompt_ids, prompt_mask = pad_left(ids, pad_id)

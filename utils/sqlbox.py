@@ -45,8 +45,8 @@ __all__ = [
     "run_query",
 ]
 
-DATABASES = 5  # to compare on
-MAX_TRIES = 12  # databases made to find that many without ties that matter
+DATABASES = 6  # to compare on
+MAX_TRIES = 18  # databases made to find that many without ties that matter
 MAX_CHARS = 2_000  # of a query
 MAX_EXPANSION = 2_000
 MAX_ROWS = 1_000  # of an answer
@@ -116,7 +116,6 @@ class Reference:
     """What is kept of one context and gold query."""
 
     schema: Schema
-    sql: str
     tokens: list[Token]
     databases: list[Database]
 
@@ -162,7 +161,7 @@ def run_query(context: str, sql: str, gold_sql: str | None = None, database: int
     no query in mind. `sql` never raises; context and gold query do as in `execution_match`, and
     IndexError comes when there is no such database.
     """
-    reference = _reference(context, gold_sql)
+    reference = _plain(context) if gold_sql is None else _reference(context, gold_sql)
     image = reference.databases[database].image
     try:
         admitted, _ = _admit(sql, reference.schema)
@@ -285,45 +284,58 @@ def _answers_alike(sql: str, schema: Schema, database: Database) -> bool:
     return same_rows(rows, database.rows, database.ordered)
 
 
-def _is_ordered(tokens: list[Token]) -> bool:
-    """Whether the outermost query has ORDER BY."""
-    depth = 0
-    for token in tokens:
+def _order(tokens: list[Token]) -> tuple[int, int] | None:
+    """Where the outermost query's ORDER BY begins and ends; None if it has none."""
+    depth, start = 0, None
+    for i, token in enumerate(tokens):
         depth += {"(": 1, ")": -1}.get(token.key, 0)
         if depth == 0 and token.key == "order":
-            return True
-    return False
+            start = i
+        elif start is not None and depth == 0 and token.key in ("limit", ";"):
+            return start, i
+    return None if start is None else (start, len(tokens))
+
+
+def _break_ties(tokens: list[Token], columns: int, direction: str) -> str:
+    """The query with its output columns as last keys of ORDER BY, or as it is without one."""
+    texts, order = [token.text for token in tokens], _order(tokens)
+    if order:
+        texts.insert(order[1], "".join(f", {i + 1} {direction}" for i in range(columns)))
+    return " ".join(texts)
 
 
 def _databases(
-    schema: Schema, facts: Facts, sql: str, ordered: bool, tries: int
+    schema: Schema, facts: Facts, tokens: list[Token], seed: str, tries: int
 ) -> Iterator[Database]:
     """Filled databases with the answers of a gold query, stable or not. Raises _Failed.
 
-    What depends on the order in which rows are stored shows when that is reversed.
+    Ties in ORDER BY show when they are broken in two ways; what else depends on the order in which
+    rows are stored (LIMIT without ORDER BY, columns outside GROUP BY) when that is reversed.
     """
+    sql = " ".join(token.text for token in tokens)
     for style in range(tries):
-        tables = fill(schema, facts, sql, style)
+        tables = fill(schema, facts, seed, style)
         image = _build(schema, tables)
         back = _build(schema, {table: rows[::-1] for table, rows in tables.items()})
-        rows, again = (_run(each, schema, sql, MAX_ROWS).rows for each in (image, back))
-        no_ties = same_rows(rows, again, ordered=True)
-        stable = same_rows(rows, again, ordered=False)
-        yield Database(image, rows, ordered and no_ties, stable)
+        answer = _run(image, schema, sql, MAX_ROWS)
+        up, down = (_break_ties(tokens, len(answer.columns), how) for how in ("ASC", "DESC"))
+        others = [_run(back, schema, up, MAX_ROWS).rows, _run(back, schema, down, MAX_ROWS).rows]
+        same, stable = (
+            all(same_rows(answer.rows, rows, ordered) for rows in others)
+            for ordered in (True, False)
+        )
+        yield Database(image, answer.rows, bool(_order(tokens)) and same, stable)
 
 
-@lru_cache(maxsize=1024)
-def _reference(context: str, gold_sql: str | None) -> Reference:
+@lru_cache(maxsize=4096)  # about 12 KB each
+def _reference(context: str, gold_sql: str) -> Reference:
     """Schema and databases for a gold query, made once."""
     schema = parse_schema(context)
-    if gold_sql is None:
-        image = _build(schema, fill(schema, Facts(), seed="", style=0))
-        return Reference(schema, "", [], [Database(image, (), ordered=False, stable=True)])
     try:
         sql, tokens = _admit(gold_sql, schema)
         facts = read_queries([tokens], schema)
         found: list[Database] = []
-        for database in _databases(schema, facts, sql, _is_ordered(tokens), MAX_TRIES):
+        for database in _databases(schema, facts, tokens, seed=sql, tries=MAX_TRIES):
             found.append(database)
             if sum(each.stable for each in found) == DATABASES:
                 break
@@ -333,7 +345,15 @@ def _reference(context: str, gold_sql: str | None) -> Reference:
             f"runs in SQLite on {context!r}; correct the query or leave the example out"
         ) from None
     stable = [database for database in found if database.stable]
-    return Reference(schema, sql, tokens, stable or found[:DATABASES])
+    return Reference(schema, tokens, stable or found[:DATABASES])
+
+
+@lru_cache(maxsize=1024)
+def _plain(context: str) -> Reference:
+    """Schema and one database filled with no query in mind."""
+    schema = parse_schema(context)
+    image = _build(schema, fill(schema, Facts(), seed=context, style=0))
+    return Reference(schema, [], [Database(image, (), ordered=False, stable=True)])
 
 
 def _extra_databases(gold: Reference, tokens: list[Token]) -> Iterator[Database]:
@@ -344,6 +364,5 @@ def _extra_databases(gold: Reference, tokens: list[Token]) -> Iterator[Database]
     known = read_queries([gold.tokens], gold.schema)
     both = read_queries([tokens, gold.tokens], gold.schema)
     if both.literals() != known.literals() or both.limit > known.limit:
-        ordered = _is_ordered(gold.tokens)
-        found = _databases(gold.schema, both, gold.sql, ordered, tries=DATABASES)
+        found = _databases(gold.schema, both, gold.tokens, seed="extra", tries=DATABASES)
         yield from (database for database in found if database.stable)

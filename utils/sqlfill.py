@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from utils.sqltext import OPERAND_DUE, Column, Schema, Token, name_of
+from utils.sqltext import OPERAND_DUE, Column, Schema, Token, name_of, unquote
 
 COMPARE = {
     "=": operator.eq,
@@ -25,6 +25,8 @@ FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 CLAUSES = frozenset("select from where on group having order limit when then else".split())
 WORDS = """amber birch cedar delta ember fjord grove haven islet jade knoll lotus maple north
     ocean pearl quartz river stone tidal umber vale willow zinc""".split()
+SHARES = (1, 2, 3, 4, 6, 8)  # rows for each value of a column, in turns
+NULLS = 4  # rows with NULL, to go with these
 MAX_LIMIT = 80  # rows that are made for a LIMIT
 MAX_ONES = 48  # rows about one literal of one column
 
@@ -66,7 +68,7 @@ def literal(token: Token, columns: set[str]) -> Value:
         whole = token.text.isdigit() and len(token.text) < 16
         return int(token.text) if whole else float(token.text)
     if token.kind == "text" or (token.text[0] == '"' and name_of(token) not in columns):
-        return token.text[1:-1].replace(token.text[0] * 2, token.text[0])
+        return unquote(token.text)
     return None
 
 
@@ -167,35 +169,44 @@ def _choices(column: Column, facts: Facts, rng: random.Random) -> tuple[list[Val
     return good or some or near, near
 
 
+def _spell(column: Column, number: int | None) -> Value:
+    """The value of a column that a number stands for; numbers that differ stay different."""
+    if number is None or column.kind in ("int", "real"):
+        return number
+    if column.kind == "date":
+        return f"20{number % 25:02}-{number % 12 + 1:02}-{number % 28 + 1:02}"
+    # Every third is a number: text columns get summed, and joined with integers.
+    return f"{WORDS[number % 24]} {number + 500}" if number % 3 else str(number)
+
+
 def _draw(
-    column: Column, pool: list[int], ratio: float, nulls: float, rng: random.Random
+    column: Column, pool: list[int], unique: bool, nulls: int, rng: random.Random
 ) -> Iterator[Value]:
-    """Yield values of a column, with a share of NULLs.
+    """Yield values of a column: each once if `unique`, else in unequal shares.
 
-    The values' shares fall by `ratio` from one to the next, so that groups differ in size and
-    ORDER BY COUNT(*) has few ties. Ratio 0: no value comes twice.
+    Unequal shares make groups of unequal size, so that ORDER BY COUNT(*) has few ties.
     """
-    pool = rng.sample(pool, len(pool))
-    shares = [ratio**i for i in range(len(pool))]
+    shares = [1] * len(pool) if unique else SHARES[-rng.randint(3, len(SHARES)) :]
+    bag = [number for number, share in zip(pool, shares, strict=False) for _ in range(share)]
+    bag += [None] * nulls
     while True:
-        value = rng.choices(pool, shares)[0] if ratio else pool.pop()
-        if rng.random() < nulls:
-            yield None
-        elif column.kind == "date":
-            yield f"20{value % 25:02}-{value % 12 + 1:02}-{value % 28 + 1:02}"
-        elif column.kind == "text":
-            # Every third is a number: text columns get summed, and joined with integers.
-            yield f"{WORDS[value % 24]} {value + 500}" if value % 3 else str(value)
-        else:
-            yield value
+        yield from (_spell(column, number) for number in rng.sample(bag, len(bag)))
 
 
-def _extremes(columns: list[Column], least: int, high: bool, rng: random.Random) -> Plan:
-    """Values beyond all that `_draw` yields, the more so the larger `least`."""
-    size = rng.randrange(least, least + 150)
-    text = f"zz {size}" if high else f"AA {999 - size:03}"
-    number = size if high else -size
-    return {c.name: text if c.kind in ("text", "date") else number for c in columns}
+def _extremes(columns: list[Column], least: int, turn: int, style: int, rng: random.Random) -> Plan:
+    """Values beyond all that `_draw` yields, the more so the larger `least`.
+
+    High or low by turns, for each column in another rhythm: or else one row would be the first
+    under ORDER BY of any column.
+    """
+    plan: Plan = {}
+    for i, column in enumerate(columns):
+        size = rng.randrange(least, least + 150)
+        high = (turn + style // (1 + i % 3) + i // 3) % 2 == 0
+        plan[column.name] = size if high else -size
+        if column.kind in ("text", "date"):
+            plan[column.name] = f"zz {size}" if high else f"AA {999 - size:03}"
+    return plan
 
 
 def _plans(columns: list[Column], facts: Facts, style: int, rng: random.Random) -> list[Plan]:
@@ -205,50 +216,43 @@ def _plans(columns: list[Column], facts: Facts, style: int, rng: random.Random) 
     for column in columns:
         meet, values = _choices(column, facts, rng)
         if values:
-            good[column.name], near[column.name] = meet, values
+            good[column.name] = meet
+            near[column.name] = values + [None] if column.nullable else values
+    bad = {name: [v for v in near[name] if v not in good[name]] or near[name] for name in near}
+    if near and style % 6 in (4, 5):  # without rows that meet all: answers may be empty
+        edges = {name: [near[name][0]] * (style % 2 == 0) + bad[name] for name in near}
+        mixed = [{name: rng.choice(values) for name, values in edges.items()} for _ in range(12)]
+        return [*mixed, {name: values[0] for name, values in edges.items()}]
+    groups = style % 6 in (3, 5)  # groups are to decide, not single rows
+    plans: list[Plan] = [{}] * ((sum(SHARES) + NULLS if groups else 10) + facts.limit)
+    met: list[Plan] = [{}]
+    free = [c for c in columns if c.name not in near and c.name.lower() not in facts.links]
     # A column's first value is its literal: rows about literals come first.
     longest = max(map(len, near.values()), default=0)
     ones = [(name, near[name][i]) for i in range(longest) for name in near if i < len(near[name])]
-    ones += [(column.name, None) for column in columns if column.name in near and column.nullable]
-    bad = {name: [v for v in near[name] if v not in good[name]] + [None] for name in near}
-    free = [c for c in columns if c.name not in near and c.name.lower() not in facts.links]
-    plans: list[Plan] = [{}] * (10 + facts.limit)
-    met: list[Plan] = [{}]
     # MAX, MIN and LIMIT 1 look at one row only. So rows that should be left out get values beyond
-    # those of all others, high and low by turns: it shows when one is let in. And one row that
-    # meets all conditions, another in each style, gets the next highest and lowest values.
+    # those of all others: it shows when one is let in. And one row that meets all conditions,
+    # another in each style, gets the next highest and lowest values.
     for i, (name, value) in enumerate(ones[:MAX_ONES]):
-        meets, high = value in good[name], (i + style) % 2 == 0
-        row = {name: value}
+        row, meets = {name: value}, value in good[name]
         if meets:
             met.append(row)
-        plans.append(row if meets else row | _extremes(free, 400, high, rng))
+        plans.append(row if meets else row | _extremes(free, 400, i, style, rng))
         if len(near) > 1 and i < 4 * len(near):  # the only condition met, or none: matters to OR
             others = {other: rng.choice(values) for other, values in bad.items() if other != name}
-            plans.append(row | others | _extremes(free, 600 if meets else 800, high, rng))
-    if style % 4 != 3:  # else groups decide, not single rows
-        spot = met[(style + 1 - style // 4) % len(met)]
-        plans += [spot | _extremes(free, 250, high, rng) for high in (True, False)]
+            plans.append(row | others | _extremes(free, 600 if meets else 800, i, style, rng))
+    if not groups:
+        spot = met[(style + 1) % len(met)]
+        plans += [spot | _extremes(free, 250, turn, style, rng) for turn in (0, 1)]
     return [{name: rng.choice(meet) for name, meet in good.items()} | plan for plan in plans]
-
-
-def _table(
-    columns: list[Column], plans: list[Plan], draws: dict[str, Iterator[Value]], once: set[str]
-) -> list[Plan]:
-    """Rows by plan, and copies of some, of which only the columns in `once` differ."""
-    rows = [
-        {c.name: plan[c.name] if c.name in plan else next(draws[c.name]) for c in columns}
-        for plan in plans
-    ]
-    return rows + [row | {name: next(draws[name]) for name in once} for row in rows[:4]]
 
 
 def fill(schema: Schema, facts: Facts, seed: str, style: int) -> dict[str, list[tuple]]:
     """Rows for every table; the same arguments give the same rows everywhere.
 
-    Style 0 (mod 3) repeats values except in ORDER BY columns, so without ties; 1 repeats values
-    everywhere; 2 repeats only what conditions ask for, and has no other NULLs than they do (NOT IN
-    of a set with a NULL is never true). Primary keys are always unique.
+    Styles take turns: 0 and 3 (mod 6) repeat values except in ORDER BY columns, so have no ties;
+    2 repeats only what conditions ask for, and has no other NULLs than they do (NOT IN of a set
+    with a NULL is never true); the others repeat values everywhere. Primary keys stay unique.
     """
     rng = random.Random(f"{style} {seed}")
     plans = {table: _plans(columns, facts, style, rng) for table, columns in schema.items()}
@@ -261,13 +265,14 @@ def fill(schema: Schema, facts: Facts, seed: str, style: int) -> dict[str, list[
             name = column.name.lower()
             if column.unique or (style % 3 == 0 and name in facts.order_keys):
                 once.add(column.name)
-            unique = style % 3 == 2 or column.name in once
+            unique = style % 6 == 2 or column.name in once
             pool = pools.setdefault(facts.common(name), rng.sample(range(-200, 200), 200))
             joined = name in facts.links  # partners must be likely
-            ratio = 0.0 if unique else 0.8 if joined else 0.5
-            nulls = 0.0 if style % 3 == 2 or not column.nullable else 0.05 if joined else 0.2
-            draws[column.name] = _draw(column, pool[: size if unique else 5], ratio, nulls, rng)
-        rows = _table(columns, plans[table], draws, once)
+            nulls = 0 if style % 6 == 2 or not column.nullable else 1 if joined else NULLS
+            draws[column.name] = _draw(column, pool[:size], unique, nulls, rng)
+        rows = [{name: next(draw) for name, draw in draws.items()} | plan for plan in plans[table]]
+        if style % 2 == 0:  # copies of rows, but for keys: what DISTINCT is about
+            rows += [row | {name: next(draws[name]) for name in once} for row in rows[:4]]
         rng.shuffle(rows)
         seen: set[tuple[str, Value]] = set()
         tables[table] = []

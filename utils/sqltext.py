@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 TOKEN = re.compile(
     r"""(?P<space>[ \t\n\v\f\r]++|--[^\n]*+|/\*.*?(?:\*/|\Z))
+      | (?P<blob>[xX]'[^']*+(?:'|\Z))
       | (?P<text>'(?:[^']|'')*+(?:'|\Z))
       | (?P<quoted>"(?:[^"]|"")*+(?:"|\Z)|`[^`]*+(?:`|\Z)|\[[^\]]*+(?:\]|\Z))
       | (?P<number>(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?)
@@ -23,10 +24,10 @@ TOKEN = re.compile(
 # Words that SQLite takes as names only when they are quoted.
 RESERVED = frozenset(
     """add all alter and as autoincrement between case check collate commit constraint create
-    default deferrable delete distinct drop else escape except exists foreign from group having
-    in index insert intersect into is isnull join limit not notnull null on or order primary
-    references returning select set table then to transaction union unique update using values
-    when where""".split()
+    default deferrable delete distinct drop else escape except exists foreign from group
+    having in index insert intersect into is isnull join limit not nothing notnull null on
+    or order primary references returning select set table then to transaction union unique
+    update using values when where""".split()
 )
 # After these an operand is due: a reserved word there is a name, unless operands can begin so.
 OPERAND_DUE = frozenset(
@@ -35,7 +36,7 @@ OPERAND_DUE = frozenset(
 )
 OPERAND_START = frozenset("all case distinct exists not null select values".split())
 CREATE_TABLE = re.compile(
-    r'create (temp |temporary )?table (if not exists )?("(?:[^"]|"")*+"|[^ (]+) \(', re.IGNORECASE
+    r'create (temp |temporary )?table (if not exists )?"(?:[^"]|"")*+" \(', re.IGNORECASE
 )
 
 
@@ -83,8 +84,13 @@ def normal_form(tokens: list[Token]) -> str:
 def name_of(token: Token) -> str:
     """The lower-case name that a word or a quoted name spells, else an empty string."""
     if token.kind == "quoted":
-        return token.text[1:-1].lower()
+        return unquote(token.text).lower()
     return token.key if token.kind == "word" else ""
+
+
+def unquote(text: str) -> str:
+    """What stands between quotes."""
+    return text[1:-1].replace(text[0] * 2, text[0])
 
 
 def quote(name: str) -> str:
@@ -148,9 +154,12 @@ def _statements(context: str) -> Iterator[str]:
         constraint = token.key == "constraint" or after in ("(", "key")
         names_table = depth == 0 and before in ("table", "exists") and token.key != "if"
         names_column = depth == 1 and before in ("(", ",") and not constraint
-        is_name = token.kind == "word" and (names_table or names_column)
+        text = token.text
+        if names_table or names_column:
+            if token.kind in ("word", "quoted"):
+                text = quote(text if token.kind == "word" else unquote(text))
         if token.key != ";":
-            parts.append(quote(token.text) if is_name else token.text)
+            parts.append(text)
         depth += {"(": 1, ")": -1}.get(token.key, 0)
 
 
@@ -188,6 +197,8 @@ def parse_schema(context: str) -> Schema:
     Types, primary keys and NOT NULL are kept, other constraints dropped: rows must be free to
     vary. Raises ContextError.
     """
+    if not isinstance(context, str):
+        raise ContextError(f"expected CREATE TABLE text, got {type(context).__name__}")
     schema: Schema = {}
     for statement in _statements(context):
         table, found = _columns(statement)

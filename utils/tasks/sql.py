@@ -50,7 +50,7 @@ def extract_sql(completion: str) -> str:
 
 
 def demonstrations(
-    n: int, seed: int = 0, random_rate: float = 0.15, systematic_rate: float = 0.6
+    n: int, seed: int = 0, random_rate: float = 0.1, systematic_rate: float = 0.6
 ) -> list[SqlExample]:
     """Training examples as written by annotators who make mistakes.
 

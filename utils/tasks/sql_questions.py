@@ -21,7 +21,7 @@ AGGREGATES = {
 ORDERS = {"DESC": ("highest", "largest"), "ASC": ("lowest", "smallest")}
 
 
-# Splits that mix made-up names in: trained on few names, a model remembers them and forgets to copy.
+# Splits with made-up names too: trained on few names, a model remembers them and stops copying.
 MADE_UP = ("pretrain", "train")
 
 
