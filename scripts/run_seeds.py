@@ -38,12 +38,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebook", help="number of the notebook, such as 01")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--keep", action="store_true", help="keep the file's runs of other seeds")
     args = parser.parse_args()
     found = sorted((ROOT / "notebooks").glob(f"{args.notebook}_*.ipynb"))
     if len(found) != 1:
         known = ", ".join(sorted(p.name[:2] for p in (ROOT / "notebooks").glob("*.ipynb")))
         parser.error(f"no notebook {args.notebook!r}; there are: {known}")
-    runs = []
+    out = ROOT / "benchmarks" / "results" / f"{found[0].stem}.json"
+    old = json.loads(out.read_text(encoding="utf-8"))["runs"] if args.keep else []
+    runs = [result for result in old if result["seed"] not in args.seeds]
     for seed in args.seeds:
         runs.append(run(found[0], seed))
         print(
@@ -54,9 +57,8 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": profiles.versions(),
-        "runs": runs,
+        "runs": sorted(runs, key=lambda result: result["seed"]),
     }
-    out = ROOT / "benchmarks" / "results" / f"{found[0].stem}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.with_suffix(".new")
     fresh.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -92,7 +92,6 @@ def stamp_readme(text: str, repo: str, notebooks: list[str]) -> str:
 
 def stamp(root: Path, repo: str) -> list[Path]:
     """Stamp a copy of the course; either all files are right or none is touched."""
-    repo_url(repo)
     notebooks = sorted((root / "notebooks").glob("*.ipynb"))
     new = {p: stamp_notebook(p.read_text(encoding="utf-8"), repo, p.name) for p in notebooks}
     readme = root / "README.md"

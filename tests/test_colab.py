@@ -77,6 +77,7 @@ def test_set_up_cell_installs_the_clone_into_the_running_kernel(
     again = run_cell(cell, host, tmp_path, COURSE_REPO=origin.as_uri())
     assert again.returncode == 0, again.stdout + again.stderr
     assert json.loads(again.stdout.splitlines()[-1]) == seen
+    assert "fatal" not in again.stdout + again.stderr, "cloned a second time"
 
 
 def test_unstamped_set_up_cell_names_the_cure(host: Path, tmp_path: Path) -> None:

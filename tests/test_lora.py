@@ -7,6 +7,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from utils import lora
 from utils.lora import LoRALinear, count_parameters, inject_lora, lora_parameters, merge_lora
 
 torch.set_num_threads(1)
@@ -242,3 +243,45 @@ def test_deepcopy_is_independent():
     twin = copy.deepcopy(model)
     merge_lora(twin)
     torch.testing.assert_close(twin(IDS).logits, model(IDS).logits)
+
+
+def test_only_the_chosen_token_rows_are_trained(random_model):
+    model = lora.inject_lora(copy.deepcopy(random_model), 2, 4, ["q_proj"])
+    before = model.get_input_embeddings().weight.detach().clone()
+    weight = lora.train_token_rows(model, [1, 5])
+    assert model.get_output_embeddings().weight is weight  # tied: the rows predict, too
+    optimizer = torch.optim.AdamW([*lora.lora_parameters(model), weight], lr=0.1, weight_decay=0.0)
+    for _ in range(3):
+        model(input_ids=torch.tensor([[1, 5, 7, 9]])).logits.logsumexp(-1).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    changed = (weight != before).any(dim=1).nonzero()[:, 0].tolist()
+    assert changed == [1, 5]
+
+
+def test_token_rows_train_as_in_peft(random_model):
+    ids, rows = torch.tensor([[1, 5, 7, 9, 2]]), [1, 2]
+    ours = lora.inject_lora(copy.deepcopy(random_model), 2, 4, ["q_proj"])
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj"], lora_dropout=0.0)
+    config.trainable_token_indices = rows
+    theirs = get_peft_model(copy.deepcopy(random_model), config)
+    with torch.no_grad():
+        for name, layer in ours.named_modules():
+            if isinstance(layer, lora.LoRALinear):
+                twin = theirs.get_submodule(f"base_model.model.{name}")
+                twin.lora_A["default"].weight.copy_(layer.lora_a)
+    parameters = [
+        [*lora.lora_parameters(ours), lora.train_token_rows(ours, rows)],
+        [p for p in theirs.parameters() if p.requires_grad],
+    ]
+    for model, trained in zip((ours, theirs), parameters, strict=True):
+        optimizer = torch.optim.AdamW(trained, lr=0.01, weight_decay=0.0)
+        for _ in range(3):
+            model(input_ids=ids, labels=ids).loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            ours(input_ids=ids).logits, theirs(input_ids=ids).logits, rtol=1e-4, atol=1e-5
+        )

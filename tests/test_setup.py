@@ -1,7 +1,6 @@
 """`make` and the set-up script: what they tell a new user, and what they take for complete."""
 
 import ast
-import json
 import os
 import re
 import shutil
@@ -43,7 +42,7 @@ class FakePip:
         """`python -m venv`: a folder with a Python that answers what the script asks."""
         script = Path(command[-1], "bin/python")
         script.parent.mkdir()
-        script.write_text(f"#!/bin/sh\necho '{command[-1]}'\necho 3.11.9\n")
+        script.write_text('#!/bin/sh\ncd "${0%/bin/python}"; pwd; echo 3.11.9\n')
         script.chmod(0o755)
         return 0
 
@@ -176,12 +175,14 @@ def test_new_pins_install_again(clone: Path, pip: FakePip, name: str) -> None:
     assert pip.installs == 2 and marker.exists(), "repaired in place"
 
 
-def test_a_moved_clone_is_set_up_anew(
+def test_a_moved_clone_is_set_up_again(
     clone: Path, pip: FakePip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup_env.main()
-    stamp = clone / ".venv/course-complete.json"
-    stamp.write_text(json.dumps(json.loads(stamp.read_text()) | {"place": "/elsewhere"}))
+    moved = clone.rename(clone.with_name("elsewhere"))
+    for name in ("ROOT", "VENV", "STAMP", "UNDERWAY"):
+        place = getattr(setup_env, name).replace(str(clone), str(moved))
+        monkeypatch.setattr(setup_env, name, place)
     assert setup_env.main() == 0
     assert pip.installs == 2
 

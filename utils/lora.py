@@ -96,6 +96,20 @@ def inject_lora(
     return model
 
 
+def train_token_rows(model: nn.Module, token_ids: Sequence[int]) -> nn.Parameter:
+    """Make the embedding rows of these tokens trainable; returns the embedding for the optimizer.
+
+    LoRA freezes the embedding. The row of a control token that the base model never saw is useless,
+    and with tied embeddings it is also the row that should predict the token: train it. The other
+    rows get no gradient (use no weight decay). PEFT calls this `trainable_token_indices`.
+    """
+    weight = model.get_input_embeddings().weight.requires_grad_(True)
+    kept = torch.zeros(weight.shape[0], 1, device=weight.device, dtype=weight.dtype)
+    kept[list(token_ids)] = 1
+    weight.register_hook(lambda gradient: gradient * kept)
+    return weight
+
+
 def merge_lora(model: nn.Module) -> nn.Module:
     """Fold every update into its weight and put the plain `nn.Linear` back; changes and returns it.
 

@@ -47,58 +47,9 @@ __all__ = [
 
 DATABASES = 6  # to compare on
 MAX_TRIES = 18  # databases made to find that many without ties that matter
-MAX_CHARS = 2_000  # of a query
-MAX_EXPANSION = 2_000
-MAX_ROWS = 1_000  # of an answer
-MAX_STEPS = 100_000  # instructions of SQLite's virtual machine in one run: a few milliseconds
-LIMITS = {
-    sqlite3.SQLITE_LIMIT_LENGTH: 3_000,  # bytes of a string or row: bounds memory, and each step
-    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 4 * MAX_CHARS,
-    sqlite3.SQLITE_LIMIT_COLUMN: 200,
-    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 60,
-    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 10,
-    sqlite3.SQLITE_LIMIT_VDBE_OP: 10_000,
-    sqlite3.SQLITE_LIMIT_FUNCTION_ARG: 10,
-    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
-    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 200,
-    sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER: 0,
-}
-# Deterministic, and not much longer output than input (no printf, zeroblob, hex).
-FUNCTIONS = frozenset(
-    """abs avg coalesce count date datetime dense_rank glob group_concat ifnull iif instr julianday
-    length like lower ltrim max min nullif rank replace round row_number rtrim strftime substr
-    substring sum time total trim typeof upper""".split()
-)
-CLOCKS = frozenset("date datetime julianday strftime time".split())
-EXHAUSTED = (sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_NOMEM)
-
-Rows = tuple[tuple, ...]
-
 
 class UnsupportedGoldError(ValueError):
     """The reference query cannot be run on its context, so there is nothing to compare with."""
-
-
-class _Failed(Exception):
-    """An untrusted query gave no answer; `kind` as in Answer.failure."""
-
-    def __init__(self, kind: str, message: str):
-        super().__init__(message)
-        self.kind = kind
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Rows of a query, or why there are none.
-
-    `failure`: "" on success; "refused" (not one short SELECT; a forbidden function or table);
-    "limit" (too much work, memory or rows); "error" (SQLite's own: syntax, unknown names).
-    """
-
-    columns: tuple[str, ...] = ()
-    rows: Rows = ()
-    failure: str = ""
-    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,7 +87,7 @@ def execution_match(context: str, predicted_sql: str, gold_sql: str) -> bool:
     """
     gold = _reference(context, gold_sql)
     try:
-        sql, tokens = _admit(predicted_sql, gold.schema)
+        sql, tokens = admit(predicted_sql, gold.schema)
         if normal_form(tokens) == normal_form(gold.tokens):
             return True
         if not any(cell for database in gold.databases for row in database.rows for cell in row):
@@ -145,7 +96,7 @@ def execution_match(context: str, predicted_sql: str, gold_sql: str) -> bool:
             _answers_alike(sql, gold.schema, database)
             for database in itertools.chain(gold.databases, _extra_databases(gold, tokens))
         )
-    except _Failed:
+    except QueryFailed:
         return False
 
 
@@ -164,93 +115,10 @@ def run_query(context: str, sql: str, gold_sql: str | None = None, database: int
     reference = _plain(context) if gold_sql is None else _reference(context, gold_sql)
     image = reference.databases[database].image
     try:
-        admitted, _ = _admit(sql, reference.schema)
-        return _run(image, reference.schema, admitted, MAX_ROWS)
-    except _Failed as failed:
+        admitted, _ = admit(sql, reference.schema)
+        return run(image, reference.schema, admitted, MAX_ROWS)
+    except QueryFailed as failed:
         return Answer(failure=failed.kind, message=str(failed))
-
-
-def _admit(sql: str, schema: Schema) -> tuple[str, list[Token]]:
-    """Refuse what must not reach SQLite; return the query in SQLite's dialect, and its tokens."""
-    if not isinstance(sql, str):
-        raise _Failed("refused", f"expected SQL text, got {type(sql).__name__}")
-    if len(sql) > MAX_CHARS:
-        raise _Failed("refused", f"longer than {MAX_CHARS} characters")
-    if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in sql):
-        raise _Failed("refused", "a NUL character or a lone surrogate")
-    sql = to_sqlite(sql, names_in(schema))
-    tokens = tokenize(sql)
-    if not tokens or tokens[0].key not in ("select", "with"):
-        raise _Failed("refused", "not a SELECT query")
-    if "'now'" in sql.lower() and any(token.key in CLOCKS for token in tokens):
-        raise _Failed("refused", "the answer depends on the date")
-    if expansion(tokens) > MAX_EXPANSION:
-        raise _Failed("refused", "subqueries that multiply each other")
-    return sql, tokens
-
-
-def _open(image: bytes, schema: Schema) -> sqlite3.Connection:
-    """A fresh connection on a copy of a database, for one bounded read."""
-    tables = {table.lower() for table in schema}
-
-    def authorize(action: int, first: str, second: str, *_: str) -> int:
-        allowed = action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE)
-        if action == sqlite3.SQLITE_READ:
-            # No column: COUNT(*) of a table or of a subquery, whose name is the query's own.
-            unnamed = not second and not first.lower().startswith("sqlite_")
-            allowed = first.lower() in tables or unnamed
-        elif action == sqlite3.SQLITE_FUNCTION:
-            allowed = second.lower() in FUNCTIONS
-        return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
-
-    conn = sqlite3.connect(":memory:", isolation_level=None)
-    conn.deserialize(image)
-    conn.execute("PRAGMA query_only=ON")
-    conn.execute("PRAGMA temp_store=MEMORY")  # no temporary files
-    conn.execute("SELECT 1 FROM sqlite_master").fetchone()  # reads the schema, before the limits
-    for limit, value in LIMITS.items():
-        conn.setlimit(limit, value)
-    conn.set_authorizer(authorize)
-    ticks = itertools.count(1)
-    conn.set_progress_handler(lambda: next(ticks) > MAX_STEPS // 1000, 1000)
-    return conn
-
-
-def _run(image: bytes, schema: Schema, sql: str, max_rows: int) -> Answer:
-    """Run an admitted query. Raises _Failed and nothing else."""
-    conn = _open(image, schema)
-    try:
-        cursor = conn.execute(sql)
-        rows = tuple(cursor.fetchmany(max_rows + 1))
-        columns = tuple(column[0] for column in cursor.description)
-    except (MemoryError, RecursionError, OverflowError) as error:
-        raise _Failed("limit", f"{type(error).__name__}: {error}") from None
-    except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        refused = code == sqlite3.SQLITE_AUTH or str(error).startswith("not authorized")
-        kind = "refused" if refused else "limit" if code in EXHAUSTED else "error"
-        raise _Failed(kind, str(error)) from None
-    finally:
-        conn.close()
-    if len(rows) > max_rows:
-        raise _Failed("limit", f"more than {max_rows} rows")
-    return Answer(columns, rows)
-
-
-def _build(schema: Schema, tables: dict[str, list[tuple]]) -> bytes:
-    """The file of a database with these rows."""
-    conn = sqlite3.connect(":memory:", isolation_level=None)
-    conn.execute("PRAGMA page_size=1024")
-    conn.execute("BEGIN")
-    for table, columns in schema.items():
-        declared = ", ".join(f"{quote(column.name)} {column.declared}" for column in columns)
-        conn.execute(f"CREATE TABLE {quote(table)} ({declared})")
-        places = ", ".join("?" * len(columns))
-        conn.executemany(f"INSERT INTO {quote(table)} VALUES ({places})", tables[table])
-    conn.execute("COMMIT")
-    image = conn.serialize()
-    conn.close()
-    return image
 
 
 def _sort_key(row: tuple) -> list[tuple]:
@@ -279,8 +147,8 @@ def same_rows(first: Rows, second: Rows, ordered: bool) -> bool:
 
 
 def _answers_alike(sql: str, schema: Schema, database: Database) -> bool:
-    """Whether a query gives the gold answer of a database. Raises _Failed."""
-    rows = _run(database.image, schema, sql, len(database.rows)).rows
+    """Whether a query gives the gold answer of a database. Raises QueryFailed."""
+    rows = run(database.image, schema, sql, len(database.rows)).rows
     return same_rows(rows, database.rows, database.ordered)
 
 
@@ -304,27 +172,38 @@ def _break_ties(tokens: list[Token], columns: int, direction: str) -> str:
     return " ".join(texts)
 
 
-def _databases(
-    schema: Schema, facts: Facts, tokens: list[Token], seed: str, tries: int
-) -> Iterator[Database]:
-    """Filled databases with the answers of a gold query, stable or not. Raises _Failed.
+def _database(schema: Schema, facts: Facts, tokens: list[Token], seed: str, style: int) -> Database:
+    """A filled database with the gold answer. Raises QueryFailed.
 
     Ties in ORDER BY show when they are broken in two ways; what else depends on the order in which
     rows are stored (LIMIT without ORDER BY, columns outside GROUP BY) when that is reversed.
     """
-    sql = " ".join(token.text for token in tokens)
+    tables = fill(schema, facts, seed, style)
+    image = build(schema, tables)
+    back = build(schema, {table: rows[::-1] for table, rows in tables.items()})
+    answer = run(image, schema, " ".join(token.text for token in tokens), MAX_ROWS)
+    others = [
+        run(back, schema, _break_ties(tokens, len(answer.columns), direction), MAX_ROWS).rows
+        for direction in ("ASC", "DESC")
+    ]
+    same, stable = (
+        all(same_rows(answer.rows, rows, ordered) for rows in others) for ordered in (True, False)
+    )
+    return Database(image, answer.rows, bool(_order(tokens)) and same, stable)
+
+
+def _databases(
+    schema: Schema, facts: Facts, tokens: list[Token], seed: str, tries: int
+) -> Iterator[Database]:
+    """Databases of several styles, without those where the gold answer is too large."""
     for style in range(tries):
-        tables = fill(schema, facts, seed, style)
-        image = _build(schema, tables)
-        back = _build(schema, {table: rows[::-1] for table, rows in tables.items()})
-        answer = _run(image, schema, sql, MAX_ROWS)
-        up, down = (_break_ties(tokens, len(answer.columns), how) for how in ("ASC", "DESC"))
-        others = [_run(back, schema, up, MAX_ROWS).rows, _run(back, schema, down, MAX_ROWS).rows]
-        same, stable = (
-            all(same_rows(answer.rows, rows, ordered) for rows in others)
-            for ordered in (True, False)
-        )
-        yield Database(image, answer.rows, bool(_order(tokens)) and same, stable)
+        try:
+            database = _database(schema, facts, tokens, seed, style)
+        except QueryFailed as failed:
+            if failed.kind != "limit":
+                raise
+        else:
+            yield database
 
 
 @lru_cache(maxsize=4096)  # about 12 KB each
@@ -332,27 +211,31 @@ def _reference(context: str, gold_sql: str) -> Reference:
     """Schema and databases for a gold query, made once."""
     schema = parse_schema(context)
     try:
-        sql, tokens = _admit(gold_sql, schema)
+        sql, tokens = admit(gold_sql, schema)
         facts = read_queries([tokens], schema)
         found: list[Database] = []
         for database in _databases(schema, facts, tokens, seed=sql, tries=MAX_TRIES):
             found.append(database)
-            if sum(each.stable for each in found) == DATABASES:
+            stable = [each for each in found if each.stable]
+            ordered = sum(each.ordered for each in stable)
+            if len(stable) >= DATABASES and (ordered > 1 or not _order(tokens)):
                 break
-    except _Failed as failed:
+        if not found:
+            raise QueryFailed("limit", f"too much work, or more than {MAX_ROWS} rows")
+    except QueryFailed as failed:
         raise UnsupportedGoldError(
             f"gold query {gold_sql!r} fails ({failed.kind}: {failed}); expected one SELECT that "
             f"runs in SQLite on {context!r}; correct the query or leave the example out"
         ) from None
-    stable = [database for database in found if database.stable]
-    return Reference(schema, tokens, stable or found[:DATABASES])
+    best = sorted(stable or found, key=lambda database: not database.ordered)
+    return Reference(schema, tokens, best[:DATABASES])
 
 
 @lru_cache(maxsize=1024)
 def _plain(context: str) -> Reference:
     """Schema and one database filled with no query in mind."""
     schema = parse_schema(context)
-    image = _build(schema, fill(schema, Facts(), seed=context, style=0))
+    image = build(schema, fill(schema, Facts(), seed=context, style=0))
     return Reference(schema, [], [Database(image, (), ordered=False, stable=True)])
 
 

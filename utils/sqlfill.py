@@ -25,8 +25,10 @@ FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 CLAUSES = frozenset("select from where on group having order limit when then else".split())
 WORDS = """amber birch cedar delta ember fjord grove haven islet jade knoll lotus maple north
     ocean pearl quartz river stone tidal umber vale willow zinc""".split()
-SHARES = (1, 2, 3, 4, 6, 8)  # rows for each value of a column, in turns
-NULLS = 4  # rows with NULL, to go with these
+# Rows for each value of a column, and with NULL: unequal, so that groups differ in size and ORDER
+# BY COUNT(*) has few ties.
+SHARES = (1, 2, 3, 4, 6, 8)
+NULLS = 5
 MAX_LIMIT = 80  # rows that are made for a LIMIT
 MAX_ONES = 48  # rows about one literal of one column
 
@@ -180,13 +182,9 @@ def _spell(column: Column, number: int | None) -> Value:
 
 
 def _draw(
-    column: Column, pool: list[int], unique: bool, nulls: int, rng: random.Random
+    column: Column, pool: list[int], shares: tuple[int, ...], nulls: int, rng: random.Random
 ) -> Iterator[Value]:
-    """Yield values of a column: each once if `unique`, else in unequal shares.
-
-    Unequal shares make groups of unequal size, so that ORDER BY COUNT(*) has few ties.
-    """
-    shares = [1] * len(pool) if unique else SHARES[-rng.randint(3, len(SHARES)) :]
+    """Yield values of a column, over and over: each as often as its share, and some NULLs."""
     bag = [number for number, share in zip(pool, shares, strict=False) for _ in range(share)]
     bag += [None] * nulls
     while True:
@@ -220,7 +218,8 @@ def _plans(columns: list[Column], facts: Facts, style: int, rng: random.Random) 
             near[column.name] = values + [None] if column.nullable else values
     bad = {name: [v for v in near[name] if v not in good[name]] or near[name] for name in near}
     if near and style % 6 in (4, 5):  # without rows that meet all: answers may be empty
-        edges = {name: [near[name][0]] * (style % 2 == 0) + bad[name] for name in near}
+        literals = {name: [near[name][0]] * len(bad[name]) for name in near if style % 2 == 0}
+        edges = {name: literals.get(name, []) + bad[name] for name in near}
         mixed = [{name: rng.choice(values) for name, values in edges.items()} for _ in range(12)]
         return [*mixed, {name: values[0] for name, values in edges.items()}]
     groups = style % 6 in (3, 5)  # groups are to decide, not single rows
@@ -265,11 +264,13 @@ def fill(schema: Schema, facts: Facts, seed: str, style: int) -> dict[str, list[
             name = column.name.lower()
             if column.unique or (style % 3 == 0 and name in facts.order_keys):
                 once.add(column.name)
-            unique = style % 6 == 2 or column.name in once
             pool = pools.setdefault(facts.common(name), rng.sample(range(-200, 200), 200))
             joined = name in facts.links  # partners must be likely
             nulls = 0 if style % 6 == 2 or not column.nullable else 1 if joined else NULLS
-            draws[column.name] = _draw(column, pool[:size], unique, nulls, rng)
+            shares = SHARES if style % 6 == 3 else SHARES[-rng.randint(3, len(SHARES)) :]
+            if style % 6 == 2 or column.name in once:
+                shares = (1,) * size
+            draws[column.name] = _draw(column, pool, shares, nulls, rng)
         rows = [{name: next(draw) for name, draw in draws.items()} | plan for plan in plans[table]]
         if style % 2 == 0:  # copies of rows, but for keys: what DISTINCT is about
             rows += [row | {name: next(draws[name]) for name in once} for row in rows[:4]]
