@@ -1,0 +1,80 @@
+"""The shipped checkpoints are what their cards say: small, Qwen3, and they can do the task."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from utils import chat, evaluate, models, profiles
+from utils.tasks import sql
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets/tiny"
+STAGES = ("base", "sft")
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """The profile `tiny` with the shipped checkpoints, whatever the learner has in `runs/`."""
+    for name in ("COURSE_BASE_MODEL", "COURSE_DEVICE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path))
+    return profiles.get_profile("tiny")
+
+
+def answers(profile, stage, encode, n=60):
+    """Greedy execution accuracy of a stage on a few held-out questions."""
+    tokenizer, model = models.load_tokenizer(profile), models.load_policy(profile, stage)
+    examples = sql.make_examples("test", n)
+    return evaluate.evaluate_completions(
+        model,
+        tokenizer,
+        [encode(tokenizer, e) for e in examples],
+        lambda i, text: sql.score(examples[i], text),
+        max_new_tokens=sql.MAX_NEW_TOKENS,
+        temperature=0,
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_size_architecture_and_files(tiny, stage):
+    folder = ASSETS / stage
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 8e6
+    assert (folder / "README.md").is_file() and (folder / "model.safetensors").is_file()
+    assert not [f for f in folder.iterdir() if f.suffix in (".bin", ".pt", ".pkl")]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["Qwen3ForCausalLM"]
+    model = models.load_policy(tiny, stage)
+    assert sum(p.numel() for p in model.parameters()) < 3e6
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_the_tokenizer_is_qwens_kind(tiny):
+    tokenizer = models.load_tokenizer(tiny)
+    assert tokenizer.convert_ids_to_tokens(tokenizer("1234").input_ids) == list("1234")
+    for text in ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"):
+        assert len(tokenizer(text).input_ids) == 1
+    for text in ("naïve 价格 🙂\n\ttab", "SELECT a_b FROM c WHERE d >= 10"):
+        assert tokenizer.decode(tokenizer(text).input_ids) == text
+    messages = [{"role": "user", "content": "Hi"}]
+    said = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert said == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_the_base_knows_sql_but_not_the_chat_format(tiny):
+    own = answers(tiny, "base", lambda tokenizer, e: tokenizer.encode(e.document()[0]))
+    in_chat = answers(tiny, "base", lambda tokenizer, e: chat.encode_prompt(tokenizer, e.prompt))
+    assert own.accuracy > 0.6
+    assert in_chat.accuracy < 0.1
+
+
+def test_the_sft_model_answers_in_chat_and_stops(tiny):
+    result = answers(tiny, "sft", lambda tokenizer, e: chat.encode_prompt(tokenizer, e.prompt))
+    assert result.accuracy > 0.4
+    assert result.stop_rate > 0.95
+
+
+def test_the_base_card_states_the_measurements():
+    card = (ASSETS / "base" / "README.md").read_text(encoding="utf-8")
+    for said in ("word problems, greedy", "text-to-SQL, unseen tables, sampled", "step by step"):
+        assert said in card

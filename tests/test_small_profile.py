@@ -1,0 +1,70 @@
+"""Every notebook runs under the profile `small`: random weights, data in the hub's format, CPU.
+
+Checked: that the code path works from data to saved model. Not checked: that anything is learned.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from utils import models
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="session")
+def random_base(tmp_path_factory, random_model, tokenizer):
+    """A Qwen3 with random weights, saved to disk as a learner's download would be."""
+    return models.save_checkpoint(
+        random_model, tokenizer, tmp_path_factory.mktemp("base") / "qwen3"
+    )
+
+
+@pytest.fixture(scope="session")
+def sample_data(tmp_path_factory):
+    """The real samples where they are, else rows of the same format."""
+    folder = tmp_path_factory.mktemp("data")
+    real = os.environ.get("COURSE_DATA_DIR")
+    if real:
+        shutil.copytree(real, folder, dirs_exist_ok=True)
+        return folder
+    row = {
+        "prompt": "Human: context= CREATE TABLE t{0} (week INTEGER, game_site VARCHAR) question= "
+        "What is the earliest week at site {0}? Assistant:",
+        "chosen": 'SELECT MIN(week) FROM t{0} WHERE game_site = "site {0}"',
+    }
+    target = folder / "sql_create_context"
+    target.mkdir()
+    for split in ("train", "test"):
+        lines = [{key: text.format(i) for key, text in row.items()} for i in range(40)]
+        text = "\n".join(map(json.dumps, lines))
+        (target / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_under_small(notebook, random_base, sample_data, tmp_path, monkeypatch):
+    settings = {
+        "COURSE_PROFILE": "small",
+        "COURSE_DEVICE": "cpu",
+        "COURSE_BASE_MODEL": str(random_base),
+        "COURSE_DATA_DIR": str(sample_data),
+        "COURSE_RUNS": str(tmp_path),
+        "COURSE_SMOKE": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    node = nbformat.read(notebook, as_version=4)
+    NotebookClient(node, timeout=600, resources={"metadata": {"path": notebook.parent}}).execute()
+    shown = [output for cell in node.cells for output in cell.get("outputs", [])]
+    assert not [o for o in shown if o.output_type == "error"]
+    assert sum("image/png" in o.get("data", {}) for o in shown) >= 1
+    assert list((tmp_path / "small").rglob("model.safetensors"))
