@@ -108,7 +108,7 @@ def test_one_seed_fixes_every_generator():
 
 
 def test_versions_name_the_installed_packages(monkeypatch):
-    assert versions()["torch"] == torch.__version__
+    assert versions()["torch"] == importlib.metadata.version("torch")
     assert {"python", "transformers", "trl", "peft"} <= set(versions())
 
     def only_torch(package):

@@ -1,8 +1,8 @@
-"""Run SQL that a language model wrote, safely, and compare its answer with a reference query's.
+"""Compare the answer of SQL that a language model wrote with a reference query's.
 
-Answers are compared on a few small databases filled so that wrong queries answer differently
-(`utils.sqlfill`), an idea from Zhong et al. (2020), "Semantic Evaluation for Text-to-SQL with
-Distilled Test Suites". Conventions:
+Queries run in `utils.sqlrun`, where they can do no harm, on a few small databases that
+`utils.sqlfill` fills so that wrong queries answer differently; the idea is that of Zhong et al.
+(2020), "Semantic Evaluation for Text-to-SQL with Distilled Test Suites". Conventions:
 
 - Column order counts, column names do not. NULL equals NULL, 1 equals 1.0, floats agree to 1e-9.
 - Row order counts where the reference ("gold") query's outermost SELECT has ORDER BY and the
@@ -10,31 +10,17 @@ Distilled Test Suites". Conventions:
   rows are stored (LIMIT across a tie) is not used, unless all are so (LIMIT without ORDER BY).
 - A gold answer that is empty, NULL or 0 in every database proves nothing: only the gold query's
   own text (up to spaces and case of words) then matches.
-
-The untrusted query gets a connection of its own on a copy of the data. It can only read the
-schema's tables and call listed functions, within bounds on text, work, memory and rows.
 """
 
 import itertools
 import math
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from utils.sqlfill import Facts, fill, read_queries
-from utils.sqltext import (
-    ContextError,
-    Schema,
-    Token,
-    expansion,
-    names_in,
-    normal_form,
-    parse_schema,
-    quote,
-    to_sqlite,
-    tokenize,
-)
+from utils.sqlrun import MAX_ROWS, Answer, QueryFailed, Rows, admit, build, run
+from utils.sqltext import ContextError, Schema, Token, normal_form, parse_schema
 
 __all__ = [
     "Answer",
@@ -47,6 +33,7 @@ __all__ = [
 
 DATABASES = 6  # to compare on
 MAX_TRIES = 18  # databases made to find that many without ties that matter
+
 
 class UnsupportedGoldError(ValueError):
     """The reference query cannot be run on its context, so there is nothing to compare with."""
