@@ -45,6 +45,13 @@ def test_same_seed_same_examples_and_no_repeats():
     assert len({example.prompt for example in first}) == 300
 
 
+def test_no_table_has_one_column_twice():
+    for example in sql.make_examples("train", 2500, seed=100):  # made-up words did collide here
+        for statement in example.context.split(";"):
+            columns = re.findall(r'(\w+)"? *(?:TEXT|INTEGER|REAL)', statement)
+            assert len(columns) == len(set(columns)) >= 2, statement
+
+
 def test_seen_names_share_no_prompt_with_the_demonstrations():
     seen = {example.prompt for example in sql.make_examples("seen_names", 500)}
     trained = {example.prompt for example in sql.make_examples("train", 1000)}

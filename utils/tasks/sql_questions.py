@@ -76,7 +76,10 @@ def _table(rng: random.Random, split: str) -> tuple[str, list[str], list[str]]:
         table = _made_up(rng) + "s"
         text = [_made_up(rng) for _ in text]
         number = [_made_up(rng) for _ in number]
-    return table, rng.sample(text, rng.choice((1, 2))), rng.sample(number, rng.choice((1, 2)))
+    text, number = rng.sample(text, rng.choice((1, 2))), rng.sample(number, rng.choice((1, 2)))
+    if len({*text, *number}) < len(text) + len(number):  # one made-up word twice: draw again
+        return _table(rng, split)
+    return table, text, number
 
 
 def _made_up(rng: random.Random) -> str:
