@@ -1,4 +1,4 @@
-"""Losses of post-training. Each returns `(loss, metrics)`: a scalar and a dict of floats."""
+"""Supervised fine-tuning: the masked cross-entropy."""
 
 import torch
 
