@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from utils import check
+from utils.check import judge, lesson01
 
 torch.set_num_threads(1)
 
@@ -174,7 +175,7 @@ SFT_MISTAKES = [
 def test_sft_mistake_is_named(capsys, fn, name):
     out = verdict(capsys, check.sft_loss, fn)
     assert out.startswith(f"Not yet. {name}"), out
-    named = [m for v in check._SFT_MISTAKES.values() for m in v.values() if m in out]
+    named = [m for v in lesson01._SFT_MISTAKES.values() for m in v.values() if m in out]
     assert len(set(named)) == 1, out
     assert re.search(r"On .* you returned (-?\d+\.\d{4}|inf|nan); expected -?\d+\.\d{4}\.$", out)
 
@@ -337,7 +338,7 @@ def test_lora_right(capsys):
 def test_lora_mistake_is_named(capsys, name):
     out = verdict(capsys, check.lora_forward, LORA_MISTAKES[name])
     assert out.startswith(f"Not yet. {name}"), out
-    named = [m for v in check._LORA_MISTAKES.values() for m in v.values() if m in out]
+    named = [m for v in lesson01._LORA_MISTAKES.values() for m in v.values() if m in out]
     assert len(set(named)) == (name != "The result differs"), out
 
 
@@ -375,8 +376,8 @@ def test_lora_other_complaints(capsys, fn, message):
 
 
 EXERCISES = [
-    (check.sft_loss, right_torch, check._sft, check._SFT_MISTAKES),
-    (check.lora_forward, lora, check._lora, check._LORA_MISTAKES),
+    (check.sft_loss, right_torch, lesson01._sft, lesson01._SFT_MISTAKES),
+    (check.lora_forward, lora, lesson01._lora, lesson01._LORA_MISTAKES),
 ]
 
 
@@ -385,16 +386,16 @@ def test_every_mistake_is_told_from_the_right_answer_and_from_the_others(
     monkeypatch, exercise, right, wrong, table
 ):
     caught = {}
-    monkeypatch.setattr(check, "_judge", lambda fn, **kwargs: caught.update(kwargs))
+    monkeypatch.setattr(lesson01, "judge", lambda fn, **kwargs: caught.update(kwargs))
     exercise(right)
     cases = caught["cases"]
-    runs = {"right": [check._run(right, case) for case in cases]}
+    runs = {"right": [judge.run(right, case) for case in cases]}
     singles = [(o, v) for o, values in table.items() for v in values]
     for option, value in singles:
-        runs[option, value] = [check._run(caught["mistakes"][(option, value),], c) for c in cases]
+        runs[option, value] = [judge.run(caught["mistakes"][(option, value),], c) for c in cases]
     for a in runs:
         for b in runs:
-            same = all(map(check._same, runs[a], runs[b]))
+            same = all(map(judge.same, runs[a], runs[b]))
             assert same == (a == b), (a, b)
 
 
@@ -426,7 +427,7 @@ def test_lines_are_short(capsys):
 
 
 def test_functions_with_several_results_and_without_gradients():
-    cases = [check._Case((torch.arange(3.0),), "x = torch.arange(3.0)")]
+    cases = [judge.Case((torch.arange(3.0),), "x = torch.arange(3.0)")]
     exercise = dict(
         reference=lambda x: (x + 1, x * 2),
         cases=cases,
@@ -434,12 +435,12 @@ def test_functions_with_several_results_and_without_gradients():
         messages={"swapped": "Results swapped."},
         success="both.",
     )
-    assert check._verdict(lambda x: (x + 1, 2 * x), **exercise) == "Correct: both."
-    assert check._verdict(lambda x: (2 * x, x + 1), **exercise) == (
+    assert judge.verdict(lambda x: (x + 1, 2 * x), **exercise) == "Correct: both."
+    assert judge.verdict(lambda x: (2 * x, x + 1), **exercise) == (
         "Not yet. Results swapped. On x = torch.arange(3.0) you returned [0.0, 2.0, 4.0], "
         "[1.0, 2.0, 3.0]; expected [1.0, 2.0, 3.0], [0.0, 2.0, 4.0]."
     )
-    out = check._verdict(lambda x: x + 1, **exercise)
+    out = judge.verdict(lambda x: x + 1, **exercise)
     assert out.startswith("Not yet. Return 2 value(s), not 1.")
 
 
@@ -458,10 +459,10 @@ def test_an_exception_everywhere_matches_no_mistake():
     def fails(x):
         raise KeyError("missing")
 
-    out = check._verdict(
+    out = judge.verdict(
         fails,
         reference=lambda x: -x,
-        cases=[check._Case((torch.ones(2),), "x = torch.ones(2)")],
+        cases=[judge.Case((torch.ones(2),), "x = torch.ones(2)")],
         mistakes={("fails",): fails},
         messages={"fails": "It fails."},
         success="",
