@@ -85,9 +85,9 @@ def clipped_value_loss(
     loss      = 1/2 mean_t max((values_t - returns_t)^2, (clipped_t - returns_t)^2)
 
     As in OpenAI's baselines and TRL's PPO (not in the paper). The maximum is pessimistic, as the
-    minimum in the policy loss: a value further than clip_eps from its old one gets no gradient,
-    unless it moved away from the return. clip_eps is in units of reward, not a ratio; None switches
-    the clip off. All (B, T); only `values` gets a gradient.
+    minimum in the policy loss: a value further than clip_eps from its old one gets a gradient only
+    where it is further from the return than the clipped one. clip_eps is in units of reward, not a
+    ratio; None switches the clip off. All (B, T); only `values` gets a gradient.
 
     Metrics, over tokens: loss; clip_fraction, share where the clipped error is strictly the larger,
     which are the tokens without gradient; explained_variance, 1 - var(returns - values) /
