@@ -23,6 +23,7 @@ ORDERS = {"DESC": ("highest", "largest"), "ASC": ("lowest", "smallest")}
 
 # Splits with made-up names too: trained on few names, a model remembers them and stops copying.
 MADE_UP = ("pretrain", "train")
+AMBIGUOUS = {"case", "distinct", "exists", "not", "null", "select", "values"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ def sample_example(rng: random.Random, split: str) -> SqlExample:
     schema = _schema(rng, split)
     kind = rng.choice(list(KINDS))
     question, answer = KINDS[kind](rng, schema, _values(rng, split))
+    if "SELECT all " in answer:  # a made-up column whose name SQLite reads as a keyword there
+        return sample_example(rng, split)
     return SqlExample(schema.context, question, answer, kind)
 
 
@@ -77,7 +80,9 @@ def _table(rng: random.Random, split: str) -> tuple[str, list[str], list[str]]:
         text = [_made_up(rng) for _ in text]
         number = [_made_up(rng) for _ in number]
     text, number = rng.sample(text, rng.choice((1, 2))), rng.sample(number, rng.choice((1, 2)))
-    if len({*text, *number}) < len(text) + len(number):  # one made-up word twice: draw again
+    columns = {*text, *number}
+    # A made-up word may come twice, or mean something else where a column is due, like `case`.
+    if len(columns) < len(text) + len(number) or columns & AMBIGUOUS:
         return _table(rng, split)
     return table, text, number
 
