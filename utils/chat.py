@@ -183,3 +183,21 @@ def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tenso
         prompt_ids[row, length - len(prompt) :] = torch.tensor(prompt)
         prompt_mask[row, length - len(prompt) :] = 1
     return prompt_ids, prompt_mask
+
+
+def pad_right(
+    completions: Sequence[Sequence[int]], pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Completions of different lengths as (B, T) ids and float mask, padded on the right.
+
+    Right, so that token t of every completion stands in column t.
+    """
+    if not completions or not all(len(completion) for completion in completions):
+        raise ValueError("pad_right needs at least one completion, and no empty ones")
+    length = max(len(completion) for completion in completions)
+    completion_ids = torch.full((len(completions), length), pad_id)
+    mask = torch.zeros(completion_ids.shape)
+    for row, completion in enumerate(completions):
+        completion_ids[row, : len(completion)] = torch.tensor(completion)
+        mask[row, : len(completion)] = 1.0
+    return completion_ids, mask

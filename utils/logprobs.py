@@ -1,6 +1,9 @@
 """Token log-probabilities and masked reductions. The only module that shifts by one."""
 
+from collections.abc import Callable
+
 import torch
+from transformers import Cache
 
 
 def _full_precision(x: torch.Tensor) -> torch.Tensor:
@@ -39,19 +42,19 @@ def token_logprobs(logits: torch.Tensor, input_ids: torch.Tensor) -> torch.Tenso
     return gather_logprobs(*align(logits, input_ids))
 
 
-def completion_logits(
-    model,
+def shared_prompt(
+    forward: Callable[..., tuple[torch.Tensor, Cache]],
     prompt_ids: torch.Tensor,
     prompt_mask: torch.Tensor,
     completion_ids: torch.Tensor,
     mask: torch.Tensor,
 ) -> torch.Tensor:
-    """Logits that predict each completion token, (B, T, V), each prompt read only once.
+    """What a model says before each completion token, (B, T, X), each prompt read only once.
 
-    Each prompt runs through the model once, its key-value cache is repeated for its G completions,
-    and these run against the cache. Gradients flow through the cache into the prompt's pass. Same
-    numbers as a full forward pass over prompt + completion, for P + G*T tokens a prompt instead of
-    G*(P+T).
+    `forward(last_only, **inputs) -> ((rows, length or 1, X), cache)` runs the model. Each prompt
+    runs through it once, its key-value cache is repeated for its G completions, and these run
+    against the cache. Gradients flow through the cache into the prompt's pass. Same numbers as a
+    full forward pass over prompt + completion, for P + G*T tokens a prompt instead of G*(P+T).
 
     prompt_ids, prompt_mask (Q, P): padded on the left (`chat.pad_left`). completion_ids, mask
     (B, T): B = Q*G, prompt-major, padded on the right; the mask is 1 up to and including EOS.
@@ -71,17 +74,16 @@ def completion_logits(
     prompt_mask = prompt_mask.long()
     # Positions count real tokens only: the first token of a padded prompt is at position 0 too.
     positions = (prompt_mask.cumsum(1) - 1).clamp(min=0)
-    prefill = model(
+    first, cache = forward(
+        last_only=True,
         input_ids=prompt_ids,
         attention_mask=prompt_mask,
         position_ids=positions,
         use_cache=True,
-        logits_to_keep=1,
     )
-    first = prefill.logits.repeat_interleave(group_size, dim=0)  # (B, 1, V)
+    first = first.repeat_interleave(group_size, dim=0)  # (B, 1, X)
     if length == 1:
         return first
-    cache = prefill.past_key_values
     if cache is None or cache.get_seq_length() != prompt_ids.shape[1]:
         raise ValueError(
             "the model did not fill its key-value cache: gradient checkpointing switches it off in "
@@ -92,14 +94,31 @@ def completion_logits(
         [prompt_mask.repeat_interleave(group_size, dim=0), mask[:, :-1].long()], dim=1
     )
     offsets = torch.arange(length - 1, device=prompt_ids.device)
-    rest = model(
+    rest, _ = forward(
+        last_only=False,
         input_ids=completion_ids[:, :-1],  # the last token predicts nothing that we keep
         attention_mask=attention_mask,
         position_ids=positions[:, -1:].repeat_interleave(group_size, dim=0) + 1 + offsets,
         past_key_values=cache,
         use_cache=True,
     )
-    return torch.cat([first, rest.logits], dim=1)
+    return torch.cat([first, rest], dim=1)
+
+
+def completion_logits(
+    model,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    completion_ids: torch.Tensor,
+    mask: torch.Tensor,
+) -> torch.Tensor:
+    """Logits that predict each completion token, (B, T, V); inputs as in `shared_prompt`."""
+
+    def forward(last_only: bool, **inputs) -> tuple[torch.Tensor, Cache]:
+        output = model(**inputs, logits_to_keep=int(last_only))  # 0 keeps all
+        return output.logits, output.past_key_values
+
+    return shared_prompt(forward, prompt_ids, prompt_mask, completion_ids, mask)
 
 
 def completion_logprobs(
@@ -113,7 +132,7 @@ def completion_logprobs(
     """log pi(completion token | prompt, earlier tokens) at a temperature, (B, T); 0 where masked.
 
     Logits are divided by the temperature first: log-probs of the distribution sampled from. Inputs,
-    shapes and errors as in `completion_logits`.
+    shapes and errors as in `shared_prompt`.
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, not {temperature}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -120,6 +121,35 @@ def load_policy(profile: Profile, stage: str = "base") -> PreTrainedModel:
 def load_reference(profile: Profile, stage: str = "sft") -> PreTrainedModel:
     """Frozen copy of a stage for the KL term: eval mode, no parameter requires a gradient."""
     return load_policy(profile, stage).requires_grad_(False)
+
+
+def load_reward_model(profile: Profile, stage: str = "reward_model") -> PreTrainedModel:
+    """A model with one scalar output a position, in eval mode; `model.score` is its head.
+
+    From the stage "reward_model", or from a policy's stage ("sft"), whose backbone then gets a new
+    head of zeros: every completion starts with the same reward. The head has no bias: a constant
+    cancels in every comparison. Raises ValueError when weights of the backbone are missing.
+    """
+    path = checkpoint_path(profile, stage)
+    with _no_progress_bars():
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            path,
+            num_labels=1,
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=profile.dtype,
+            attn_implementation="sdpa",
+        )
+    missing = set(report["missing_keys"]) - {"score.weight"}
+    if missing or (stage == "reward_model" and report["missing_keys"]):
+        raise ValueError(
+            f"{path} is not a whole reward model: weights are missing, among them "
+            f"{min(report['missing_keys'])}."
+        )
+    if report["missing_keys"]:
+        model.score.weight.data.zero_()
+    return model.to(profile.device).eval()
 
 
 def save_checkpoint(
