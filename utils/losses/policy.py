@@ -45,8 +45,8 @@ def clipped_policy_loss(
     logprobs: of the policy being trained; old_logprobs: of the policy that sampled. All (B, T), the
     mask 1 on completion tokens; every token of the batch weighs the same. Only `logprobs` gets a
     gradient. The minimum is pessimistic: the clip removes the gain from moving further, never the
-    penalty (A = -1, ratio 2, clip_eps 0.2: the objective is -2, not -1.2). Log-ratios are held
-    within +-80, where a ratio still fits float32; beyond, their gradient is 0.
+    penalty (A = -1, ratio 2, clip_eps 0.2: the objective is -2, not -1.2). Log-ratios are cut
+    at 80, where the ratio still fits float32; beyond, the gradient is 0.
 
     Metrics, over tokens: loss; approx_kl, mean of (ratio - 1) - log ratio, the k3 estimate of
     KL(old || new) in nats a token; clip_fraction, share where the clipped term is strictly the
@@ -58,7 +58,7 @@ def clipped_policy_loss(
     logprobs, old_logprobs, advantages = _without_padding(
         mask, logprobs=logprobs, old_logprobs=old_logprobs.detach(), advantages=advantages.detach()
     )
-    log_ratio = (logprobs - old_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    log_ratio = (logprobs - old_logprobs).clamp(max=MAX_LOG_RATIO)
     ratio = log_ratio.exp()
     unclipped = ratio * advantages
     clipped = ratio.clamp(1 - clip_eps, 1 + clip_eps) * advantages
