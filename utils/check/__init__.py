@@ -3,8 +3,18 @@
 import os
 
 from utils.check.lesson01 import lora_forward, sft_loss
+from utils.check.lesson02 import bradley_terry_loss
+from utils.check.lesson03_gae import gae
+from utils.check.lesson03_policy import clipped_policy_loss
 
-__all__ = ["claim", "lora_forward", "sft_loss"]
+__all__ = [
+    "bradley_terry_loss",
+    "claim",
+    "clipped_policy_loss",
+    "gae",
+    "lora_forward",
+    "sft_loss",
+]
 
 
 def claim(text: str, holds: object) -> None:

@@ -22,6 +22,17 @@ class Case:
     text: str
 
 
+def worked_case(**arguments: torch.Tensor | float) -> Case:
+    """A case to check by hand: the learner is shown the arguments themselves, tensors as lists."""
+    shown = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
+    return Case(tuple(arguments.values()), ", ".join(f"{k} = {v}" for k, v in shown.items()))
+
+
+def ragged_mask(lengths: Sequence[int]) -> torch.Tensor:
+    """Rows of these lengths, padded on the right: bool, (B, longest)."""
+    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+
+
 @dataclass
 class Outcome:
     """What one call did: what it returned or raised, which inputs it overwrote, its gradients."""
@@ -29,7 +40,7 @@ class Outcome:
     result: object = None
     error: Exception | None = None
     overwritten: Sequence[int] = ()
-    grads: Sequence[torch.Tensor | None] = ()
+    grads: Sequence[torch.Tensor] = ()
 
     @property
     def values(self) -> tuple:
@@ -54,7 +65,7 @@ def run(fn: Callable, case: Case, grad_args: Sequence[int] = ()) -> Outcome:
                     (v * (torch.arange(v.numel()) + 1).view(v.shape)).sum() for v in tracked
                 )
                 wanted = [leaves[i] for i in grad_args]
-                outcome.grads = torch.autograd.grad(total, wanted, allow_unused=True)
+                outcome.grads = torch.autograd.grad(total, wanted, materialize_grads=True)
         except Exception as error:  # whatever the learner's code raises is theirs to read
             return Outcome(error=error)
     outcome.overwritten = [
@@ -78,19 +89,20 @@ def same(a: Outcome, b: Outcome) -> bool:
     return len(a.values) == len(b.values) and all(map(_close, a.values, b.values))
 
 
-def _show(outcome: Outcome, verb: str) -> str:
-    """Values with four decimals; the shape instead of the values of large tensors."""
+def _show(value: object) -> str:
+    """Four decimals; the shape instead of the values of large tensors."""
+    if isinstance(value, torch.Tensor):
+        if value.numel() > 12:
+            return f"a tensor of shape {tuple(value.shape)}"
+        value = torch.round(value.detach().cpu().double(), decimals=4).tolist()
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _show_outcome(outcome: Outcome, verb: str) -> str:
+    """What a call returned or raised, as a part of a sentence."""
     if outcome.error:
         return f"your function raised {type(outcome.error).__name__}: {outcome.error}"
-    shown = []
-    for value in outcome.values:
-        if isinstance(value, torch.Tensor) and value.numel() > 12:
-            shown.append(f"a tensor of shape {tuple(value.shape)}")
-            continue
-        if isinstance(value, torch.Tensor):
-            value = torch.round(value.detach().cpu().double(), decimals=4).tolist()
-        shown.append(f"{value:.4f}" if isinstance(value, float) else str(value))
-    return f"{verb} {', '.join(shown)}"
+    return f"{verb} {', '.join(map(_show, outcome.values))}"
 
 
 def _structure(got: Outcome, want: Outcome) -> str | None:
@@ -106,18 +118,34 @@ def _structure(got: Outcome, want: Outcome) -> str | None:
     return None
 
 
-def _gradient(got: Outcome, want: Outcome, names: Sequence[str]) -> str | None:
-    """What is wrong with the gradients, if anything."""
+def _gradient(got: Outcome, want: Outcome, names: Sequence[str], text: str) -> str | None:
+    """What is wrong with the gradients in the case called `text`, if anything.
+
+    Where the right gradient is 0 throughout, the argument is meant to be a constant.
+    """
     if not got.grads:
         return (
             "The value is right, but the result carries no gradient: nothing would be learned. "
             "Was it detached, turned into a number, or computed under no_grad?"
         )
-    for name, grad, right in zip(names, got.grads, want.grads, strict=True):
-        if grad is None:
-            return f"The value is right, but no gradient reaches {name}: was part of it detached?"
-        if not _close(grad, right):
-            return f"The value is right, but the gradient with respect to {name} is not."
+    triples = zip(names, got.grads, want.grads, strict=True)
+    wrong = [(name, grad, right) for name, grad, right in triples if not _close(grad, right)]
+    leaks = [name for name, _, right in wrong if not right.any()]
+    for name, grad, right in wrong:
+        if name in leaks:
+            complaint = (
+                f"{' and '.join(leaks)} not detached: the value is right, but a gradient flows "
+                f"into a constant. Use {' and '.join(f'{leak}.detach()' for leak in leaks)}."
+            )
+        elif not grad.any():
+            complaint = (
+                f"The value is right, but no gradient reaches {name}: was part of it detached?"
+            )
+        else:
+            complaint = f"The value is right, but the gradient with respect to {name} is not."
+        if any(value.ndim for value in want.values):
+            return complaint  # the gradient of what `run` sums up would tell the learner nothing
+        return f"{complaint} On {text} it is {_show(grad)}; expected {_show(right)}."
     return None
 
 
@@ -126,7 +154,7 @@ def verdict(
     *,
     reference: Callable,
     cases: Sequence[Case],
-    mistakes: Mapping[tuple, Callable],
+    mistakes: Sequence[tuple[tuple, Callable]],
     messages: Mapping[object, str],
     success: str,
     grad_args: Sequence[str] = (),
@@ -134,10 +162,10 @@ def verdict(
 ) -> str:
     """The message for the learner's `fn`.
 
-    `mistakes` maps names, each a key of `messages`, to the function that makes these mistakes; they
-    are tried in order, so put single mistakes before combined ones. `grad_args` names the arguments
-    of `reference` whose gradients are compared; `error_hints` maps parts of an exception's text to
-    an explanation. The first case is the example that messages show where it tells the difference.
+    `mistakes`: names, keys of `messages`, each with a function that makes these mistakes; they are
+    tried in order, so put single mistakes before combined ones. `grad_args` names the arguments of
+    `reference` whose gradients are compared, constants last; `error_hints` maps parts of an
+    exception's text to an explanation. Messages show the first case that tells the difference.
     """
     parameters = list(inspect.signature(reference).parameters)
     indices = [parameters.index(name) for name in grad_args]
@@ -145,17 +173,18 @@ def verdict(
     want = [run(reference, case, indices) for case in cases]
     first = got[0]
     if isinstance(first.error, NotImplementedError) or (
-        not first.error and (first.result is None or first.result is ...)
+        not first.error and all(value is None or value is ... for value in first.values)
     ):
         return "Not attempted yet: the function returned None."
     differing = [i for i in range(len(cases)) if not same(got[i], want[i])]
     if differing:
         i = differing[0]
         numbers = (
-            f"On {cases[i].text} {_show(got[i], 'you returned')}; {_show(want[i], 'expected')}."
+            f"On {cases[i].text} {_show_outcome(got[i], 'you returned')}; "
+            f"{_show_outcome(want[i], 'expected')}."
         )
         if not all(outcome.error for outcome in got):
-            for names, wrong in mistakes.items():
+            for names, wrong in mistakes:
                 if all(same(o, run(wrong, case)) for o, case in zip(got, cases, strict=True)):
                     return f"Not yet. {' '.join(messages[name] for name in names)} {numbers}"
         if got[i].error:
@@ -164,13 +193,13 @@ def verdict(
             return " ".join([f"Not yet. Your function raised {text}. On {cases[i].text}.", *hints])
         unknown = "The result differs, in a way this check has no name for."
         return f"Not yet. {_structure(got[i], want[i]) or unknown} {numbers}"
-    for outcome, right in zip(got, want, strict=True):
+    for case, outcome, right in zip(cases, got, want, strict=True):
         if complaint := _structure(outcome, right):
             return f"Not yet. {complaint}"
         if outcome.overwritten:
             changed = ", ".join(parameters[i] for i in outcome.overwritten)
             return f"Not yet. The value is right, but your function overwrites its input {changed}."
-        if grad_args and (complaint := _gradient(outcome, right, grad_args)):
+        if grad_args and (complaint := _gradient(outcome, right, grad_args, case.text)):
             return f"Not yet. {complaint}"
     return f"Correct: {success}"
 
@@ -180,14 +209,21 @@ def judge(fn: Callable, **exercise) -> None:
     print(textwrap.fill(verdict(fn, **exercise), 100, break_on_hyphens=False))
 
 
-def with_pairs(wrong: Callable, options: Mapping[str, Mapping[str, str]]) -> dict:
+def with_pairs(
+    wrong: Callable,
+    options: Mapping[str, Mapping[str, str]],
+    styles: Sequence[Mapping[str, str]] = ({},),
+) -> dict:
     """`mistakes` and `messages` from a table option -> value -> message.
 
-    `wrong(..., option=value)` makes that mistake. Every single one, then every pair of two options.
+    `wrong(..., option=value)` makes that mistake. Every single one, then every pair of two options;
+    each in all `styles`, arguments of `wrong` under which one mistake gives different numbers.
     """
     messages = {(o, v): text for o, values in options.items() for v, text in values.items()}
-    mistakes = {((o, v),): partial(wrong, **{o: v}) for o, v in messages}
-    for a, b in combinations(messages, 2):
-        if a[0] != b[0]:
-            mistakes[a, b] = partial(wrong, **dict([a, b]))
+    pairs = [(a, b) for a, b in combinations(messages, 2) if a[0] != b[0]]
+    mistakes = [
+        (names, partial(wrong, **dict(names), **style))
+        for names in [*((name,) for name in messages), *pairs]
+        for style in styles
+    ]
     return {"mistakes": mistakes, "messages": messages}
