@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.chat import IGNORE
-from utils.logprobs import align
+from utils.logprobs import align, gather_logprobs
 from utils.rollout import Prompts, sample
 
 
@@ -119,13 +118,9 @@ def perplexity(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> 
             batch = {key: value.to(model.device) for key, value in batch.items()}
             output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
             logits, labels = align(output.logits, batch["labels"])
-            total += cross_entropy(
-                logits.flatten(0, 1).float(),
-                labels.flatten(),
-                ignore_index=IGNORE,
-                reduction="sum",
-            ).item()
-            tokens += int((labels != IGNORE).sum())
+            kept = labels != IGNORE
+            total -= gather_logprobs(logits[kept], labels[kept]).sum().item()
+            tokens += int(kept.sum())
     finally:
         model.train(training)
     if tokens == 0:
