@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from utils import evaluate
 from utils.chat import collate, encode_example, stop_token_ids
 from utils.evaluate import (
+    auc,
     distinct_n,
     evaluate_completions,
     majority_vote,
@@ -98,6 +99,32 @@ def test_pass_at_k_refuses_nonsense(n, c, k):
 def test_majority_vote(answers, winner):
     assert majority_vote(answers) == winner
     assert majority_vote([]) is None
+
+
+def slow_auc(scores, labels):
+    """Every right answer against every wrong one."""
+    right, wrong = ([s for s, y in zip(scores, labels, strict=True) if y == k] for k in (1, 0))
+    wins = [(a > b) + 0.5 * (a == b) for a in right for b in wrong]
+    return sum(wins) / len(wins) if wins else math.nan
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), max_size=20))
+def test_auc_compares_every_right_with_every_wrong(rows):
+    scores, labels = [s for s, _ in rows], [float(y) for _, y in rows]
+    assert auc(scores, labels) == pytest.approx(slow_auc(scores, labels), nan_ok=True)
+    stretched = [10.0 * s + 3 for s in scores]
+    assert auc(stretched, labels) == pytest.approx(auc(scores, labels), nan_ok=True)
+
+
+def test_auc_takes_tensors_and_refuses_what_is_no_ranking():
+    assert auc(torch.tensor([2.0, 1.0]), torch.tensor([1, 0])) == 1.0
+    assert math.isnan(auc([1.0, 2.0], [1, 1])) and math.isnan(auc([1.0], [0]))
+    for scores, labels in (([1.0], [1, 0]), ([[1.0, 2.0]], [[1, 0]]), ([math.nan, 1.0], [1, 0])):
+        with pytest.raises(ValueError, match="one score"):
+            auc(scores, labels)
+    with pytest.raises(ValueError, match="1 .right. or 0"):
+        auc([1.0, 2.0], [1, 0.5])
 
 
 def test_win_rate_counts_a_tie_half():

@@ -90,6 +90,26 @@ def win_rate(a: Sequence[float], b: Sequence[float]) -> WinRate:
     return WinRate(wins / len(a), *wilson_interval(wins, len(a)))
 
 
+def auc(scores: Sequence[float], labels: Sequence[float]) -> float:
+    """Chance that a random right answer (label 1) outscores a random wrong one (0); ties half.
+
+    The area under the ROC curve: 1 ranks perfectly, 0.5 is chance; the scale of the scores does not
+    matter. nan when one kind is missing. Raises ValueError for other labels, NaN or lengths that
+    differ.
+    >>> auc([0.9, 0.5, 0.5, 0.1], [1, 1, 0, 0])
+    0.875
+    """
+    scores, labels = (torch.as_tensor(values, dtype=torch.float64) for values in (scores, labels))
+    if scores.shape != labels.shape or scores.ndim != 1 or scores.isnan().any():
+        raise ValueError(f"need one score, not NaN, a label: {scores.shape} and {labels.shape}")
+    if not torch.isin(labels, torch.tensor([0.0, 1.0], dtype=torch.float64)).all():
+        raise ValueError("labels must be 1 (right) or 0 (wrong)")
+    right, wrong = scores[labels == 1], scores[labels == 0].sort().values
+    below = torch.searchsorted(wrong, right)  # wrong ones strictly below each right one
+    not_above = torch.searchsorted(wrong, right, right=True)
+    return ((below + not_above) / 2).mean().item() / len(wrong) if len(wrong) else math.nan
+
+
 def distinct_n(texts: Sequence[str], n: int) -> float:
     """Different n-grams / all n-grams over all texts (Li et al. 2016); words split at spaces.
 
