@@ -1,8 +1,11 @@
 """Scalar heads: values and rewards of completions against full forward passes, row by row."""
 
+from logging import Handler
+
 import pytest
 import torch
 from transformers import Qwen3ForSequenceClassification
+from transformers.utils import logging
 
 from utils import chat, models, values
 
@@ -90,6 +93,19 @@ def test_values_carry_a_gradient_into_backbone_and_head(scalar_model):
 def test_a_new_head_gives_every_completion_the_same_reward(profile_with_sft):
     model = models.load_reward_model(profile_with_sft, "sft")
     assert values.completion_rewards(model, *batch()).tolist() == [0.0] * 6
+
+
+def test_a_new_head_is_no_news(profile_with_sft):
+    level, reports = logging.get_verbosity(), []
+    handler = Handler()
+    handler.emit = reports.append
+    logging.add_handler(handler)
+    try:
+        models.load_reward_model(profile_with_sft, "sft")
+    finally:
+        logging.remove_handler(handler)
+    assert not reports
+    assert logging.get_verbosity() == level < logging.ERROR
 
 
 def test_a_stage_that_is_no_reward_model_is_refused(profile_with_sft, tmp_path):

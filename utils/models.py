@@ -71,6 +71,17 @@ def _no_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextlib.contextmanager
+def _no_load_report() -> Iterator[None]:
+    """transformers reports a head that it has to make up; here that head is wanted."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
 def load_tokenizer(profile: Profile, stage: str = "base") -> PreTrainedTokenizerBase:
     """Tokenizer of a stage, with a pad token and a chat template.
 
@@ -131,7 +142,7 @@ def load_reward_model(profile: Profile, stage: str = "reward_model") -> PreTrain
     cancels in every comparison. Raises ValueError when weights of the backbone are missing.
     """
     path = checkpoint_path(profile, stage)
-    with _no_progress_bars():
+    with _no_progress_bars(), _no_load_report():
         model, report = AutoModelForSequenceClassification.from_pretrained(
             path,
             num_labels=1,
