@@ -113,6 +113,10 @@ def test_lines_are_short(capsys, exercise, content):
     assert len(lines) > 1 and max(map(len, lines)) <= 100
 
 
+def test_ragged_masks():
+    assert judge.ragged_mask([1, 3]).tolist() == [[True, False, False], [True, True, True]]
+
+
 # A small exercise: a * b + c, where c is a constant.
 
 
@@ -168,6 +172,13 @@ def test_numbers_on_a_worked_case():
 def test_gradients(fn, message):
     out = small(fn)
     assert out.startswith(f"Not yet. {message}"), out
+
+
+def test_gradients_of_several_numbers_are_not_shown():
+    """They are those of a weighted sum, which the learner has never seen."""
+    exercise = dict(reference=lambda a, b, c: a * b + c.detach(), mistakes=[])
+    out = small(lambda a, b, c: a * b + b - b.detach() + c.detach(), **exercise)
+    assert out == "Not yet. The value is right, but the gradient with respect to b is not."
 
 
 def test_two_constants_that_leak_are_named_together():

@@ -150,6 +150,11 @@ def test_two_mistakes_at_once(verdict, mutant):
             "The value is right, but no gradient reaches rejected_scores",
         ),
         ("chosen_mask.sum(1) - 1", "chosen_mask.sum(1)", "Your function raised IndexError"),
+        (
+            "rejected = rejected_scores",
+            "rejected = torch.stack([chosen_scores, rejected_scores])[1]",
+            "Your function raised RuntimeError: stack expects each tensor to be equal size",
+        ),
     ],
 )
 def test_other_complaints(verdict, mutant, old, new, message):

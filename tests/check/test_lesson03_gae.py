@@ -208,6 +208,7 @@ def test_two_mistakes_at_once(verdict, mutant):
     ("old", "new", "message"),
     [
         (RETURN, "return advantages", "Return 2 value(s), not 1."),
+        (RETURN, "return advantages, None", "Return a tensor, not a Python NoneType"),
         (RETURN, "return advantages, advantages.sum(1)", "Wrong shape: expected (1, 4), you"),
         (
             REWARDS,

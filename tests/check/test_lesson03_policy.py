@@ -139,6 +139,10 @@ def test_two_mistakes_at_once(verdict, mutant):
     source = ANSWER.replace("torch.min", "torch.max")
     out = verdict(check.clipped_policy_loss, mutant(source, LOSS, "-objective.mean()"))
     assert "max instead of min" in out and "Mask ignored" in out
+    inverted = ANSWER.replace("logprobs - old_logprobs", "old_logprobs - logprobs")
+    clip = "(old_logprobs - logprobs).clamp(-clip_eps, clip_eps).exp() * advantages"
+    out = verdict(check.clipped_policy_loss, mutant(inverted, CLIPPED, clip))
+    assert "Clip on the log ratio" in out and "Ratio inverted" in out
 
 
 def test_a_wrong_value_comes_before_a_missing_detach(verdict, mutant):

@@ -64,17 +64,15 @@ def _clipped_policy(
     sign="",
 ):
     """PPO's policy loss, with the mistakes named in `_POLICY_MISTAKES` on request."""
-    log_ratio = logprobs - old_logprobs
+    log_ratio = old_logprobs - logprobs if ratio == "inverted" else logprobs - old_logprobs
     low, high = (0.8, 1.2) if clip == "fixed" else (1 - clip_eps, 1 + clip_eps)
     ratios = {
-        "inverted": (-log_ratio).exp(),
         "log": log_ratio,
         "shifted log": 1 + log_ratio,
         "quotient": logprobs / old_logprobs,
         "new": logprobs.exp(),
     }.get(ratio, log_ratio.exp())
     unclipped = ratios * advantages
-    log_ratio = -log_ratio if ratio == "inverted" else log_ratio
     clipped = {
         "log ratio": log_ratio.clamp(-clip_eps, clip_eps).exp() * advantages,
         "log ratio around 1": log_ratio.clamp(low, high).exp() * advantages,
