@@ -10,6 +10,9 @@ HUB = {
     "sql_create_context": ("b-mc2/sql-create-context", None, ("train",)),
     "gsm8k": ("openai/gsm8k", "main", ("train", "test")),
     "imdb": ("stanfordnlp/imdb", None, ("train", "test")),
+    "ultrafeedback": ("trl-lib/ultrafeedback_binarized", None, ("train", "test")),
+    "hh_rlhf": ("Anthropic/hh-rlhf", None, ("train", "test")),
+    "medical": ("shibing624/DPO-En-Zh-20k-Preference", "zh", ("train",)),
 }
 
 
