@@ -208,11 +208,15 @@ def test_functions_with_several_results_and_without_gradients():
 
 
 def test_claims_print_when_they_hold_and_raise_when_they_do_not(capsys, monkeypatch):
-    monkeypatch.delenv("COURSE_SMOKE", raising=False)
+    for name in ("COURSE_SMOKE", "COURSE_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
     check.claim("accuracy rose", torch.tensor(True))
     assert capsys.readouterr().out == "accuracy rose: True\n"
     with pytest.raises(AssertionError, match="accuracy rose: False"):
         check.claim("accuracy rose", False)
+    monkeypatch.setenv("COURSE_PROFILE", "small")
+    check.claim("accuracy rose", False)
+    assert capsys.readouterr().out.startswith("accuracy rose: False on this profile")
     monkeypatch.setenv("COURSE_SMOKE", "1")
     check.claim("accuracy rose", False)
     assert capsys.readouterr().out == "accuracy rose: not checked\n"
