@@ -1,16 +1,21 @@
 """The shipped checkpoints are what their cards say: small, Qwen3, and they can do the task."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
 import torch
 
-from utils import chat, evaluate, models, profiles
-from utils.tasks import sql
+from utils import chat, evaluate, models, profiles, values
+from utils.tasks import preferences, sql
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets/tiny"
-STAGES = ("base", "sft")
+STAGES = {
+    "base": ("Qwen3ForCausalLM", models.load_policy),
+    "sft": ("Qwen3ForCausalLM", models.load_policy),
+    "reward_model": ("Qwen3ForSequenceClassification", models.load_reward_model),
+}
 
 
 @pytest.fixture
@@ -43,8 +48,9 @@ def test_size_architecture_and_files(tiny, stage):
     assert (folder / "README.md").is_file() and (folder / "model.safetensors").is_file()
     assert not [f for f in folder.iterdir() if f.suffix in (".bin", ".pt", ".pkl")]
     config = json.loads((folder / "config.json").read_text())
-    assert config["architectures"] == ["Qwen3ForCausalLM"]
-    model = models.load_policy(tiny, stage)
+    architecture, load = STAGES[stage]
+    assert config["architectures"] == [architecture]
+    model = load(tiny, stage)
     assert sum(p.numel() for p in model.parameters()) < 3e6
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
@@ -72,6 +78,25 @@ def test_the_sft_model_answers_in_chat_and_stops(tiny):
     result = answers(tiny, "sft", lambda tokenizer, e: chat.encode_prompt(tokenizer, e.prompt))
     assert result.accuracy > 0.4
     assert result.stop_rate > 0.95
+
+
+def test_the_reward_model_prefers_gold_queries_to_mistakes_on_unseen_tables(tiny):
+    tokenizer, model = models.load_tokenizer(tiny), models.load_reward_model(tiny)
+    pairs = preferences.from_corruptions(sql.make_examples("test", 100), random.Random(0))
+    prompts = [chat.encode_prompt(tokenizer, pair.prompt) for pair in pairs]
+    answers = [
+        chat.encode_example(tokenizer, "", tiny.answer_prefix + side)
+        for pair in pairs
+        for side in (pair.chosen, pair.rejected)
+    ]
+    ids = [[t for t, m in zip(a.input_ids, a.completion_mask, strict=True) if m] for a in answers]
+    pad_id = tokenizer.pad_token_id
+    with torch.no_grad():
+        rewards = values.completion_rewards(
+            model, *chat.pad_left(prompts, pad_id), *chat.pad_right(ids, pad_id)
+        ).view(-1, 2)
+    assert (rewards[:, 0] > rewards[:, 1]).float().mean() > 0.8
+    assert evaluate.auc(rewards.flatten(), torch.tensor([1, 0]).repeat(len(pairs))) > 0.75
 
 
 def test_the_base_card_states_the_measurements():

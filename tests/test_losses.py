@@ -317,8 +317,8 @@ def test_policy_loss_against_a_loop(batch, eps):
 def test_the_four_quadrants_of_the_clip(advantage, ratio, objective, has_gradient):
     logprobs = double([math.log(ratio) - 1.0]).requires_grad_()
     loss, metrics = clipped_policy_loss(
-        logprobs, double([-1.0]), double([advantage]), torch.ones(1, 1), clip_eps=0.2
-    )
+        logprobs, double([-1.0]), double([advantage]), torch.ones(1, 1)
+    )  # the default range, 0.2
     assert -loss.item() == pytest.approx(objective)
     assert gradients(loss, logprobs)[0].item() == pytest.approx(
         -advantage * ratio if has_gradient else 0.0
@@ -363,6 +363,13 @@ def test_extreme_log_ratios_give_no_nan(log_ratio, advantage):
     assert loss.isfinite() and grad.isfinite().all()
     assert all(map(math.isfinite, metrics.values()))
     assert grad[0, 1].item() == -0.5  # the healthy token learns on
+
+
+def test_the_penalty_stays_exact_as_long_as_the_ratio_fits():
+    logprobs = torch.tensor([[79.0]], requires_grad=True)
+    loss, _ = clipped_policy_loss(logprobs, torch.zeros(1, 1), -torch.ones(1, 1), torch.ones(1, 1))
+    assert loss.item() == pytest.approx(math.exp(79))
+    assert gradients(loss, logprobs)[0].item() == pytest.approx(math.exp(79))
 
 
 def test_a_token_the_policy_rules_out_gives_no_nan():

@@ -177,10 +177,17 @@ def test_other_layouts_and_types_of_tensors_survive(folder):
         assert torch.equal(tensor, other.state_dict()[name])
 
 
-def test_tensors_in_groups_and_lists_survive(folder):
+@pytest.mark.parametrize(
+    "kind, settings",
+    [
+        (torch.optim.LBFGS, {"lr": 0.05, "max_iter": 2, "history_size": 3}),
+        (torch.optim.Adam, {"lr": torch.tensor(0.3), "amsgrad": True}),
+    ],
+)
+def test_tensors_in_groups_and_lists_survive(folder, kind, settings):
     """A learning rate that is a tensor; L-BFGS keeps lists of tensors in its state."""
 
-    def make(seed, kind, **settings):
+    def make(seed):
         torch.manual_seed(seed)
         module = nn.Linear(4, 1)
         return module, kind(module.parameters(), **settings)
@@ -188,24 +195,24 @@ def test_tensors_in_groups_and_lists_survive(folder):
     def steps(module, optimizer, count):
         def closure():
             optimizer.zero_grad()
-            loss = (module(torch.eye(4)) - torch.arange(4.0)[:, None]).pow(4).mean()
+            loss = (module(torch.eye(4)) - torch.arange(4.0)[:, None]).square().mean()
             loss.backward()
             return loss
 
         for _ in range(count):
             optimizer.step(closure)
+        assert module.weight.isfinite().all()
         return module.weight.detach().numpy().tobytes()
 
-    for kind, settings in (
-        (torch.optim.LBFGS, {"max_iter": 2, "history_size": 3}),
-        (torch.optim.Adam, {"lr": torch.tensor(0.3), "amsgrad": True}),
-    ):
-        module, optimizer = make(0, kind, **settings)
-        steps(module, optimizer, 2)
-        save_run(folder, 2, {"m": module}, {"o": optimizer})
-        other, other_optimizer = make(1, kind, **settings)
-        load_run(folder, {"m": other}, {"o": other_optimizer})
-        assert steps(other, other_optimizer, 2) == steps(module, optimizer, 2)
+    module, optimizer = make(0)
+    steps(module, optimizer, 3)
+    if kind is torch.optim.LBFGS:
+        first, second, *_ = optimizer.state_dict()["state"][0]["old_dirs"]
+        assert not torch.equal(first, second)
+    save_run(folder, 3, {"m": module}, {"o": optimizer})
+    other, other_optimizer = make(1)
+    load_run(folder, {"m": other}, {"o": other_optimizer})
+    assert steps(other, other_optimizer, 2) == steps(module, optimizer, 2)
 
 
 def test_the_log_may_hold_nan(folder):
@@ -335,6 +342,22 @@ def test_a_crash_between_the_renames_leaves_the_older_checkpoint(folder, crashed
 def test_after_a_crash_a_failed_save_still_keeps_the_older_checkpoint(folder, crashed):
     with pytest.raises(TypeError):
         save_run(folder, 5, *crashed, log={1, 2})
+    assert load_run(folder, *fresh(1))[0] == 3
+
+
+def test_after_a_crash_a_failed_rename_still_keeps_it(folder, crashed, monkeypatch):
+    rename, calls = os.replace, []
+
+    def replace(source, target):
+        calls.append(source)
+        if len(calls) == 1:
+            raise OSError("no")
+        rename(source, target)
+
+    folder.mkdir()
+    monkeypatch.setattr("utils.resume.os.replace", replace)
+    with pytest.raises(OSError, match="no"):
+        save_run(folder, 5, *crashed)
     assert load_run(folder, *fresh(1))[0] == 3
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from transformers import Qwen3Config, Qwen3ForSequenceClassification
 
 from utils import models
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+STAGES_BEFORE = {"02_reward_model": ("sft",), "03_ppo": ("sft", "reward_model")}
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +26,14 @@ def random_base(tmp_path_factory, random_model, tokenizer):
     return models.save_checkpoint(
         random_model, tokenizer, tmp_path_factory.mktemp("base") / "qwen3"
     )
+
+
+@pytest.fixture(scope="session")
+def random_judge(tmp_path_factory, random_model, tokenizer):
+    """A reward model with random weights."""
+    config = Qwen3Config(**{**random_model.config.to_dict(), "num_labels": 1})
+    judge = Qwen3ForSequenceClassification(config)
+    return models.save_checkpoint(judge, tokenizer, tmp_path_factory.mktemp("judge") / "rm")
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +60,9 @@ def sample_data(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs_under_small(notebook, random_base, sample_data, tmp_path, monkeypatch):
+def test_notebook_runs_under_small(
+    notebook, random_base, random_judge, sample_data, tmp_path, monkeypatch
+):
     settings = {
         "COURSE_PROFILE": "small",
         "COURSE_DEVICE": "cpu",
@@ -62,9 +74,14 @@ def test_notebook_runs_under_small(notebook, random_base, sample_data, tmp_path,
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
+    for stage in STAGES_BEFORE.get(notebook.stem, ()):  # what earlier lessons leave behind
+        made = random_judge if stage == "reward_model" else random_base
+        shutil.copytree(made, tmp_path / "small" / stage)
+    given = {path.stat().st_ino for path in tmp_path.rglob("model.safetensors")}
     node = nbformat.read(notebook, as_version=4)
     NotebookClient(node, timeout=600, resources={"metadata": {"path": notebook.parent}}).execute()
     shown = [output for cell in node.cells for output in cell.get("outputs", [])]
     assert not [o for o in shown if o.output_type == "error"]
     assert sum("image/png" in o.get("data", {}) for o in shown) >= 1
-    assert list((tmp_path / "small").rglob("model.safetensors"))
+    saved = {path.stat().st_ino for path in (tmp_path / "small").rglob("model.safetensors")}
+    assert saved - given
