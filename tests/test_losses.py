@@ -209,8 +209,8 @@ def test_bradley_terry_on_paper():
 
 def test_a_margin_asks_for_more():
     args = double(2.0), double(1.0)
-    assert bradley_terry_loss(*args, margin=1.0)[0].item() == pytest.approx(math.log(2))
-    assert bradley_terry_loss(*args, margin=double(1.0))[0].item() == pytest.approx(math.log(2))
+    for margin in (1.0, torch.tensor(1.0), double(1.0)):
+        assert bradley_terry_loss(*args, margin=margin)[0].item() == pytest.approx(math.log(2))
     assert bradley_terry_loss(*args, margin=1.0)[1]["margin"] == 1.0
 
 

@@ -113,8 +113,7 @@ def clipped_value_loss(
 
 
 def _explained_variance(values: torch.Tensor, returns: torch.Tensor) -> float:
-    if (
-        returns.max() == returns.min()
-    ):  # exact, where a variance leaves a rounding error to divide by
+    # Compared exactly: the variance of equal numbers may be a rounding error, not 0.
+    if returns.max() == returns.min():
         return 0.0
     return 1.0 - ((returns - values).var(correction=0) / returns.var(correction=0)).item()
