@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from run_notebooks import BUILD, ROOT, find_notebooks, use_fixed_env
 
@@ -25,6 +26,8 @@ def steps() -> list[tuple[str, list[str]]]:
 def run_step(name: str, command: list[str]) -> tuple[str, bool, float]:
     """Run one step with its output shown; return its name, whether it passed and the seconds."""
     print(f"\n--- {name}", flush=True)
+    # Each notebook stands alone, on the shipped checkpoints; the learner's runs/ stay untouched.
+    os.environ["COURSE_RUNS"] = str(BUILD / "test_runs" / Path(name).stem)
     start = time.monotonic()
     passed = subprocess.run([sys.executable, "-m", *command], cwd=ROOT).returncode == 0
     return name, passed, time.monotonic() - start
@@ -33,7 +36,6 @@ def run_step(name: str, command: list[str]) -> tuple[str, bool, float]:
 def main() -> int:
     """Run every step; 1 if any failed."""
     use_fixed_env()
-    os.environ["COURSE_RUNS"] = str(BUILD / "test_runs")  # the learner's own runs/ stay as they are
     results = [run_step(*step) for step in steps()]
     print("\n--- results")
     for name, passed, seconds in results:
