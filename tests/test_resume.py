@@ -261,6 +261,11 @@ def test_without_a_checkpoint_there_is_nothing_to_load(folder):
     assert load_run(str(folder), *state) == (0, None)
 
 
+def test_a_folder_in_the_home_directory_is_found(folder, saved, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert load_run("~/ppo", *fresh(1))[0] == 3
+
+
 def test_a_folder_of_other_things_is_not_replaced(folder):
     folder.mkdir(parents=True)
     (folder / "notes.txt").write_text("mine")
