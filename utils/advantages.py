@@ -83,3 +83,89 @@ def gae(
         next_value = torch.where(kept[:, t], values[:, t], next_value)
         advantages[:, t] = torch.where(kept[:, t], advantage, 0.0)
     return advantages, torch.where(kept, advantages + values, 0.0)
+
+
+SCALES = ("group", "batch", "none")
+STD_EPS = 1e-4  # as in TRL
+
+
+def _checked_rewards(rewards: torch.Tensor) -> torch.Tensor:
+    """The rewards, in float32 at least."""
+    if rewards.ndim != 1 or len(rewards) < 2:
+        raise ValueError(
+            f"rewards {tuple(rewards.shape)}: need one a completion, (B,), and 2 or more"
+        )
+    if not rewards.isfinite().all():
+        raise ValueError(f"{int((~rewards.isfinite()).sum())} rewards are NaN or infinite")
+    return rewards if rewards.dtype == torch.float64 else rewards.float()
+
+
+def _grouped(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
+    """(B,) -> (Q, G): the completions of a prompt side by side."""
+    rewards = _checked_rewards(rewards)
+    if group_size < 2 or len(rewards) % group_size:
+        raise ValueError(
+            f"{len(rewards)} rewards in groups of {group_size}: need 2 or more completions a "
+            "prompt, the same number for every prompt"
+        )
+    return rewards.view(-1, group_size)
+
+
+@torch.no_grad()
+def group_advantages(rewards: torch.Tensor, group_size: int, scale: str = "group") -> torch.Tensor:
+    """GRPO's advantages: how much better a completion was than the others of its prompt, (B,).
+
+    A_i = (reward_i - mean of its group) / (std + 1e-4)
+
+    rewards (B,), B = Q * group_size, prompt-major: the completions of a prompt side by side. scale:
+    what std is of. "group": the rewards of the group (Shao et al. 2024, section 4.1.2). "batch":
+    all B rewards, their group means not subtracted. "none": not divided at all (Dr. GRPO, Liu et
+    al. 2025): dividing by the group's own std makes prompts that are nearly always, or nearly
+    never, solved weigh more. std is the sample std (divided by N - 1) and 1e-4 is added to it, both
+    as in TRL 1.12. A group of equal rewards has advantages of exactly 0. ValueError when B is
+    not a multiple of group_size, group_size is below 2, a reward is not finite, or for another
+    scale.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"scale must be one of {', '.join(SCALES)}, not {scale!r}")
+    groups = _grouped(rewards, group_size)
+    centred = groups - groups.mean(1, keepdim=True)
+    # Compared exactly: the mean of equal numbers may differ from them by a rounding error.
+    equal = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
+    centred = torch.where(equal, 0.0, centred)
+    if scale == "group":
+        centred = centred / (groups.std(1, keepdim=True) + STD_EPS)
+    elif scale == "batch":
+        centred = centred / (groups.std() + STD_EPS)
+    return centred.flatten()
+
+
+@torch.no_grad()
+def rloo_advantages(rewards: torch.Tensor, group_size: int) -> torch.Tensor:
+    """REINFORCE leave-one-out: the reward minus the mean of the *others* of its prompt, (B,).
+
+    A_i = reward_i - 1 / (G - 1) sum_{j != i} reward_j     (Kool et al. 2019; Ahmadian et al. 2024)
+
+    G / (G - 1) times the reward minus the group's mean: the advantages of Dr. GRPO up to a constant
+    factor. Unbiased, as the baseline does not depend on completion i. rewards (B,), prompt-major.
+    ValueError as in `group_advantages`.
+    """
+    return group_advantages(rewards, group_size, "none") * group_size / (group_size - 1)
+
+
+@torch.no_grad()
+def reinforce_pp_advantages(rewards: torch.Tensor) -> torch.Tensor:
+    """REINFORCE++: rewards whitened over the whole batch, no groups (Hu et al. 2025), (B,).
+
+    A_i = (reward_i - mean of all B) / (std of all B + 1e-4)
+
+    Works with one completion a prompt. The baseline does not know how hard a prompt is: whatever is
+    sampled for an easy one counts as good. The variant "with baseline" subtracts the group's mean
+    first: `reinforce_pp_advantages(group_advantages(rewards, group_size, "none"))`. rewards (B,),
+    in any order, with the KL penalty inside if there is to be one; sample std; all 0 when all
+    rewards are equal. ValueError with fewer than two rewards or one that is not finite.
+    """
+    rewards = _checked_rewards(rewards)
+    if rewards.max() == rewards.min():
+        return torch.zeros_like(rewards)
+    return (rewards - rewards.mean()) / (rewards.std() + STD_EPS)

@@ -1,4 +1,6 @@
-"""Estimates of KL(policy || ref) from tokens that the policy sampled (Schulman 2020).
+"""KL divergences: estimates from sampled tokens, and one that is exact over the vocabulary.
+
+k1, k2 and k3 estimate KL(policy || ref) from tokens that the policy sampled (Schulman 2020).
 
 With r = log policy(x) - log ref(x) and x sampled from the policy:
 
@@ -24,6 +26,8 @@ expected gradient is (arXiv 2510.01555, 2512.21852)
 
 import torch
 
+from utils.logprobs import masked_sum
+
 
 def k1(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
     """r = logprobs - ref_logprobs, in nats; any shape -> same shape. Often negative."""
@@ -44,3 +48,32 @@ def k3(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
     """
     r = logprobs - ref_logprobs
     return torch.expm1(-r) + r  # expm1: exp(-r) - 1 would lose all digits of a small r
+
+
+def sequential_kl(
+    ref_logits: torch.Tensor, logits: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Forward KL of each completion: logits (B, T, V), mask (B, T) -> (B,).
+
+    sum_t mask_t sum_v ref(v | s_t) [log ref(v | s_t) - log policy(v | s_t)]
+
+    KL(ref || policy) in nats, the other direction than k1 to k3, exact over the vocabulary: the
+    SeqKL of TDPO (Zeng et al. 2024). Logits stand beside the tokens that they predict
+    (`logprobs.completion_logits`). In float32 at least; the reference gets no gradient. A token
+    that the reference rules out (logit -inf) adds 0; one that only the policy rules out makes the
+    KL infinite. ValueError when shapes do not fit.
+    """
+    if logits.ndim != 3 or logits.shape != ref_logits.shape or mask.shape != logits.shape[:2]:
+        raise ValueError(
+            f"ref_logits {tuple(ref_logits.shape)}, logits {tuple(logits.shape)} and mask "
+            f"{tuple(mask.shape)}: need (B, T, V) twice and (B, T)"
+        )
+    kept = mask.bool().unsqueeze(-1)
+    # Padding is replaced before the softmax: behind it, a NaN would still reach the gradient.
+    ref, policy = (
+        torch.where(kept, x.to(torch.promote_types(x.dtype, torch.float32)), 0.0).log_softmax(-1)
+        for x in (ref_logits.detach(), logits)
+    )
+    probs = ref.exp()
+    difference = torch.where(probs == 0, 0.0, ref - policy)  # 0 * inf would be NaN
+    return masked_sum((probs * difference).sum(-1), mask, dim=1)

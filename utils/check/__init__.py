@@ -6,12 +6,18 @@ from utils.check.lesson01 import lora_forward, sft_loss
 from utils.check.lesson02 import bradley_terry_loss
 from utils.check.lesson03_gae import gae
 from utils.check.lesson03_policy import clipped_policy_loss
+from utils.check.lesson04 import dpo_loss
+from utils.check.lesson05_advantages import group_advantages
+from utils.check.lesson05_loss import grpo_loss
 
 __all__ = [
     "bradley_terry_loss",
     "claim",
     "clipped_policy_loss",
+    "dpo_loss",
     "gae",
+    "group_advantages",
+    "grpo_loss",
     "lora_forward",
     "sft_loss",
 ]

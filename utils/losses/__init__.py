@@ -1,7 +1,21 @@
 """Losses of post-training. Each returns `(loss, metrics)`: a scalar and a dict of floats."""
 
+from utils.losses.dpo import dpo_loss
+from utils.losses.group import grpo_loss
 from utils.losses.policy import clipped_policy_loss, clipped_value_loss
 from utils.losses.preference import bradley_terry_loss
+from utils.losses.relatives import kto_loss, orpo_loss, simpo_loss, tdpo_loss
 from utils.losses.supervised import sft_loss
 
-__all__ = ["bradley_terry_loss", "clipped_policy_loss", "clipped_value_loss", "sft_loss"]
+__all__ = [
+    "bradley_terry_loss",
+    "clipped_policy_loss",
+    "clipped_value_loss",
+    "dpo_loss",
+    "grpo_loss",
+    "kto_loss",
+    "orpo_loss",
+    "sft_loss",
+    "simpo_loss",
+    "tdpo_loss",
+]
