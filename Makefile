@@ -7,7 +7,7 @@ PY := .venv/bin/python
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 SCREEN_FLAG := $(shell [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser)
 
-.PHONY: help lab test run execute seeds lint format lock badges clean setup
+.PHONY: help lab test run execute seeds sweep lint format lock badges clean setup
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -33,6 +33,9 @@ execute: setup ## re-execute one notebook in place and store its outputs: NB=01
 
 seeds: setup ## run one notebook with three seeds, write benchmarks/results: NB=01
 	@"$(PY)" scripts/run_seeds.py $(NB)
+
+sweep: setup ## compare the variants that a notebook lists, three seeds each: NB=04
+	@"$(PY)" scripts/run_sweep.py $(NB)
 
 lint: setup ## check style and formatting
 	@"$(PY)" -m ruff format --check . && "$(PY)" -m ruff check .

@@ -33,36 +33,48 @@ def run(notebook: Path, seed: int) -> dict:
     return {"seed": seed, "seconds": round(time.monotonic() - began), "summary": summary}
 
 
-def main() -> None:
-    """Run every seed, write one file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebook", help="number of the notebook, such as 01")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--keep", action="store_true", help="keep the file's runs of other seeds")
-    args = parser.parse_args()
-    found = sorted((ROOT / "notebooks").glob(f"{args.notebook}_*.ipynb"))
+def find_notebook(number: str) -> Path:
+    """The notebook of a lesson; exits with the numbers that exist."""
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    found = [path for path in notebooks if path.name.startswith(f"{number}_")]
     if len(found) != 1:
-        known = ", ".join(sorted(p.name[:2] for p in (ROOT / "notebooks").glob("*.ipynb")))
-        parser.error(f"no notebook {args.notebook!r}; there are: {known}")
-    out = ROOT / "benchmarks" / "results" / f"{found[0].stem}.json"
-    old = json.loads(out.read_text(encoding="utf-8"))["runs"] if args.keep else []
-    runs = [result for result in old if result["seed"] not in args.seeds]
-    for seed in args.seeds:
-        runs.append(run(found[0], seed))
-        print(
-            f"seed {seed}: {runs[-1]['seconds']} s, {json.dumps(runs[-1]['summary'])}", flush=True
-        )
+        known = ", ".join(path.name[:2] for path in notebooks)
+        raise SystemExit(f"no notebook {number!r}; there are: {known}")
+    return found[0]
+
+
+def write_results(out: Path, notebook: Path, runs: list[dict]) -> None:
+    """Runs with date, machine and versions; the file is written whole or not at all."""
     results = {
-        "notebook": found[0].name,
+        "notebook": notebook.name,
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": profiles.versions(),
-        "runs": sorted(runs, key=lambda result: result["seed"]),
+        "runs": sorted(runs, key=lambda run: run["seed"]),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.with_suffix(".new")
     fresh.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     fresh.replace(out)
+
+
+def main() -> None:
+    """Run every seed; the file is written after each one."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebook", help="number of the notebook, such as 01")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--keep", action="store_true", help="keep the file's runs of other seeds")
+    args = parser.parse_args()
+    notebook = find_notebook(args.notebook)
+    out = ROOT / "benchmarks" / "results" / f"{notebook.stem}.json"
+    old = json.loads(out.read_text(encoding="utf-8"))["runs"] if args.keep else []
+    runs = [result for result in old if result["seed"] not in args.seeds]
+    for seed in args.seeds:
+        runs.append(run(notebook, seed))
+        print(
+            f"seed {seed}: {runs[-1]['seconds']} s, {json.dumps(runs[-1]['summary'])}", flush=True
+        )
+        write_results(out, notebook, runs)
     print(f"wrote {out.relative_to(ROOT)}")
 
 

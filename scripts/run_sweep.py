@@ -1,0 +1,57 @@
+"""Run the variants of a notebook with several seeds and write them to `benchmarks/results`.
+
+    python scripts/run_sweep.py 04 --seeds 0 1 2      # or: make sweep NB=04
+
+The notebook says what is compared: its cells with the tag `sweep` define `VARIANTS`, a list of
+names, and `run_variant(name) -> dict`. Those cells are executed once a seed, as they are; nothing
+of them is written again here. What has been measured is kept: an interrupted sweep goes on.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import nbformat
+from run_seeds import ROOT, find_notebook, write_results
+
+
+def load_cells(notebook: Path, seed: int) -> dict:
+    """Execute the cells tagged `sweep` with a seed; return what they define."""
+    os.environ |= {"COURSE_SEED": str(seed), "COURSE_RUNS": str(ROOT / "runs" / f"seed_{seed}")}
+    names: dict = {"__name__": "__sweep__"}
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "code" and "sweep" in cell.metadata.get("tags", []):
+            exec(compile(cell.source, f"{notebook.name}:{cell.id}", "exec"), names)  # noqa: S102
+    return names
+
+
+def main() -> None:
+    """Every variant with every seed; the file is written after each one."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebook", help="number of the notebook, such as 04")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--again", nargs="*", default=[], help="variants to measure once more")
+    args = parser.parse_args()
+    notebook = find_notebook(args.notebook)
+    out = ROOT / "benchmarks" / "results" / f"{notebook.stem}_sweep.json"
+    old = json.loads(out.read_text(encoding="utf-8"))["runs"] if out.exists() else []
+    runs = {run["seed"]: run for run in old}
+    os.chdir(notebook.parent)
+    for seed in args.seeds:
+        names = load_cells(notebook, seed)
+        run = runs.setdefault(seed, {"seed": seed, "seconds": {}, "summary": {}})
+        for variant in names["VARIANTS"]:
+            if variant in run["summary"] and variant not in args.again:
+                continue
+            began = time.monotonic()
+            run["summary"][variant] = names["run_variant"](variant)
+            run["seconds"][variant] = round(time.monotonic() - began)
+            print(f"seed {seed}, {variant}: {json.dumps(run['summary'][variant])}", flush=True)
+            write_results(out, notebook, list(runs.values()))
+    print(f"wrote {out.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
