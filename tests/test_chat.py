@@ -149,7 +149,8 @@ def test_think_tags_stay_single_tokens(tok):
 
 def test_a_tokenizer_that_ignores_split_special_tokens_is_refused(tok):
     class Careless:
-        get_vocab = tok.get_vocab
+        convert_tokens_to_ids = tok.convert_tokens_to_ids
+        convert_ids_to_tokens = tok.convert_ids_to_tokens
 
         def __call__(self, text, split_special_tokens, **kwargs):
             return tok(text, **kwargs)

@@ -41,8 +41,8 @@ class Encoded:
 
 def _token_id(tokenizer, token: str) -> int:
     """Id of a control token; ValueError when the tokenizer has no such token."""
-    token_id = tokenizer.get_vocab().get(token)
-    if token_id is None:
+    token_id = tokenizer.convert_tokens_to_ids(token)  # unknown: None, or the unknown token's
+    if token_id is None or tokenizer.convert_ids_to_tokens(token_id) != token:
         raise ValueError(
             f"the tokenizer has no {token} token, so it does not speak ChatML: "
             "use a Qwen tokenizer, or one that was trained with "
