@@ -16,7 +16,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 # Half-transparent backgrounds and the theme's own text colour stay legible on light and dark
 # pages. `pre` keeps spaces and newlines, and tells MathJax to leave dollar signs alone.
-_PRE = 'style="white-space:pre-wrap;overflow-wrap:break-word;margin:0;color:inherit;background:none"'
+_PRE = (
+    'style="white-space:pre-wrap;overflow-wrap:break-word;margin:0;color:inherit;background:none"'
+)
 _LEARNED = "background:rgba(0,158,115,.35);border-bottom:2px solid rgb(0,158,115)"
 _IGNORED = "background:rgba(128,128,128,.15);font-weight:normal"
 _TOKEN = "margin-right:1px;border-radius:2px"
