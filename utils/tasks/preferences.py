@@ -97,7 +97,7 @@ def from_rows(
     if empty and not allow_empty:
         raise ValueError(
             f"{empty} of {len(rows)} rows have an empty rejected side. A reward model learns from "
-            "them that any text beats none, which is length: it reaches 100% pair accuracy and "
+            "them that any text beats none: it reaches 100% pair accuracy and "
             "cannot tell a right answer from a wrong one. Leave those rows out, put real mistakes "
             "there (`from_scored`, `from_corruptions`), or pass allow_empty=True to see it happen."
         )
