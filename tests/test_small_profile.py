@@ -17,7 +17,12 @@ from utils import models
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-STAGES_BEFORE = {"02_reward_model": ("sft",), "03_ppo": ("sft", "reward_model")}
+STAGES_BEFORE = {
+    "02_reward_model": ("sft",),
+    "03_ppo": ("sft", "reward_model"),
+    "04_dpo": ("sft", "reward_model"),
+    "05_grpo": ("sft",),
+}
 
 
 @pytest.fixture(scope="session")
@@ -40,21 +45,24 @@ def random_judge(tmp_path_factory, random_model, tokenizer):
 def sample_data(tmp_path_factory):
     """The real samples where they are, else rows of the same format."""
     folder = tmp_path_factory.mktemp("data")
-    real = os.environ.get("COURSE_DATA_DIR")
-    if real:
+    if real := os.environ.get("COURSE_DATA_DIR"):
         shutil.copytree(real, folder, dirs_exist_ok=True)
-        return folder
-    row = {
+    sql = {
         "prompt": "Human: context= CREATE TABLE t{0} (week INTEGER, game_site VARCHAR) question= "
         "What is the earliest week at site {0}? Assistant:",
         "chosen": 'SELECT MIN(week) FROM t{0} WHERE game_site = "site {0}"',
     }
-    target = folder / "sql_create_context"
-    target.mkdir()
-    for split in ("train", "test"):
-        lines = [{key: text.format(i) for key, text in row.items()} for i in range(40)]
-        text = "\n".join(map(json.dumps, lines))
-        (target / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    gsm8k = {
+        "question": "Ann has {0} pens. She buys 2 more.\nHow many pens does she have?",
+        "answer": "She has {0}+2=<<{0}+2=1{0}>>1{0} pens.\n#### 1{0}",
+    }
+    for name, row in (("sql_create_context", sql), ("gsm8k", gsm8k)):
+        for split in ("train", "test"):
+            target = folder / name / f"{split}.jsonl"
+            if not target.exists():
+                lines = [{key: text.format(i) for key, text in row.items()} for i in range(40)]
+                target.parent.mkdir(exist_ok=True)
+                target.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     return folder
 
 
@@ -84,4 +92,4 @@ def test_notebook_runs_under_small(
     assert not [o for o in shown if o.output_type == "error"]
     assert sum("image/png" in o.get("data", {}) for o in shown) >= 1
     saved = {path.stat().st_ino for path in (tmp_path / "small").rglob("model.safetensors")}
-    assert saved - given
+    assert saved - given or notebook.stem == "00_foundations"  # it trains no model

@@ -8,11 +8,16 @@ from utils import check
 from utils.check import judge
 
 EXERCISES = [
+    check.k3,
+    check.reinforce_gradient,
     check.sft_loss,
     check.lora_forward,
     check.bradley_terry_loss,
     check.gae,
     check.clipped_policy_loss,
+    check.dpo_loss,
+    check.group_advantages,
+    check.grpo_loss,
 ]
 
 

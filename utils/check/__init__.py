@@ -2,6 +2,7 @@
 
 import os
 
+from utils.check.lesson00 import k3, reinforce_gradient
 from utils.check.lesson01 import lora_forward, sft_loss
 from utils.check.lesson02 import bradley_terry_loss
 from utils.check.lesson03_gae import gae
@@ -18,7 +19,9 @@ __all__ = [
     "gae",
     "group_advantages",
     "grpo_loss",
+    "k3",
     "lora_forward",
+    "reinforce_gradient",
     "sft_loss",
 ]
 
