@@ -7,7 +7,7 @@ PY := .venv/bin/python
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 SCREEN_FLAG := $(shell [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser)
 
-.PHONY: help lab test run execute seeds sweep lint format lock badges clean setup
+.PHONY: help lab test truth run execute seeds sweep lint format lock badges clean setup
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -24,6 +24,9 @@ lab: setup ## open JupyterLab on notebooks/ (LAB_ARGS="--port 9999" passes optio
 
 test: setup ## lint, unit tests, and every notebook compared with its stored outputs
 	@"$(PY)" scripts/run_tests.py
+
+truth: setup ## check the losses in four ways and print the table of what was checked
+	@"$(PY)" scripts/truth.py
 
 run: setup ## execute the notebooks, or one with NB=01, into build/ with an HTML index
 	@"$(PY)" scripts/run_notebooks.py $(NB)

@@ -51,6 +51,7 @@ def close(got, expected):
 # GAE
 
 
+@pytest.mark.truth("gae", "loop")
 @settings(deadline=None)
 @given(ragged(), unit, unit, st.sampled_from([math.nan, math.inf, -math.inf, 7.0]))
 def test_gae_against_a_loop(batch, gamma, lam, garbage):
@@ -137,6 +138,7 @@ def test_an_empty_row_is_zero():
     assert advantages.tolist() == returns.tolist() == [[0.0, 0.0]]
 
 
+@pytest.mark.truth("gae", "gradient")
 def test_gae_lets_no_gradient_through():
     values = torch.randn(2, 3, requires_grad=True)
     rewards = torch.randn(2, 3, requires_grad=True)
@@ -172,6 +174,7 @@ def slow_rewards(scores, logprobs, ref_logprobs, mask, kl_coef):
     return rewards
 
 
+@pytest.mark.truth("kl_shaped_rewards", "loop")
 @settings(deadline=None)
 @given(ragged(), st.floats(0, 2), st.sampled_from([math.nan, math.inf, -math.inf, 1.0]))
 def test_shaped_rewards_against_a_loop(batch, kl_coef, garbage):
@@ -207,6 +210,7 @@ def test_scores_of_another_dtype(dtype):
     assert got.tolist() == [[2.0, 0.0]]
 
 
+@pytest.mark.truth("kl_shaped_rewards", "gradient")
 def test_shaped_rewards_let_no_gradient_through_and_overwrite_nothing():
     scores, logprobs = torch.randn(2, requires_grad=True), torch.randn(2, 3, requires_grad=True)
     before = logprobs.detach().clone()

@@ -110,6 +110,7 @@ def slow_dpo_loss(
     return total / len(policy_chosen)
 
 
+@pytest.mark.truth("dpo_loss", "loop", "gradient")
 @pytest.mark.parametrize("beta", [0.1, 0.7])
 @pytest.mark.parametrize(
     "options",
@@ -207,6 +208,7 @@ def test_dpop_alone_sees_that_the_chosen_completion_sinks():
     assert b == pytest.approx(-math.log(sigmoid(0.1 * 18)))
 
 
+@pytest.mark.truth("dpo_loss", "enumeration")
 @pytest.mark.parametrize("flip_rate", [0.1, 0.4])
 def test_robust_is_unbiased_under_flipped_labels(flip_rate):
     right = pairs(seed=5)
@@ -329,6 +331,7 @@ def slow_orpo_loss(policy_chosen_mean, policy_rejected_mean, beta=0.1):
     return total / len(policy_chosen_mean)
 
 
+@pytest.mark.truth("orpo_loss", "loop", "gradient")
 @pytest.mark.parametrize("beta", [0.1, 2.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_orpo_against_a_loop(seed, beta):
@@ -372,6 +375,7 @@ def slow_simpo_loss(policy_chosen_mean, policy_rejected_mean, beta=2.0, gamma=1.
     return sum(terms) / len(terms)
 
 
+@pytest.mark.truth("simpo_loss", "loop", "gradient")
 @pytest.mark.parametrize("options", [{}, {"beta": 0.5, "gamma": 0.3}, {"gamma": 0.0}])
 @pytest.mark.parametrize("seed", range(3))
 def test_simpo_against_a_loop(seed, options):
@@ -406,6 +410,7 @@ def slow_kto_loss(
 DESIRABLE = torch.tensor([True, False, False, True])
 
 
+@pytest.mark.truth("kto_loss", "loop", "gradient")
 @pytest.mark.parametrize("kl", [0.0, 1.7, -2.0])
 @pytest.mark.parametrize("options", [{}, {"beta": 0.8, "desirable_weight": 1.3}, {"weight": 0.4}])
 @pytest.mark.parametrize("seed", range(3))
@@ -503,6 +508,7 @@ def slow_tdpo_loss(
     return total / len(policy_chosen)
 
 
+@pytest.mark.truth("tdpo_loss", "loop", "gradient")
 @pytest.mark.parametrize("options", [{}, {"beta": 0.6, "alpha": 1.0}, {"alpha": 0.0}])
 @pytest.mark.parametrize("seed", range(3))
 def test_tdpo_against_a_loop(seed, options):
@@ -545,6 +551,7 @@ def kl_case(dtype=torch.float64):
     return ref, logits.requires_grad_(), mask
 
 
+@pytest.mark.truth("sequential_kl", "loop", "gradient")
 def test_sequential_kl_against_a_loop():
     ref, logits, mask = kl_case()
     got = sequential_kl(ref, logits, mask)

@@ -43,6 +43,7 @@ def close(got, expected):
     torch.testing.assert_close(got, expected, atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.truth("group_advantages", "loop")
 @settings(deadline=None)
 @given(grouped(), st.sampled_from(SCALES))
 def test_against_a_loop(groups, scale):
@@ -102,6 +103,7 @@ def test_an_equal_group_beside_an_unequal_one():
         assert got[:3].tolist() == [0.0] * 3 and got[5] > 0
 
 
+@pytest.mark.truth("rloo_advantages", "loop")
 @settings(deadline=None)
 @given(grouped())
 def test_rloo_against_a_loop(groups):
@@ -113,6 +115,7 @@ def test_rloo_against_a_loop(groups):
     close(rloo_advantages(flat(groups), len(groups[0])), expected)
 
 
+@pytest.mark.truth("reinforce_pp_advantages", "loop")
 @settings(deadline=None)
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=9))
 def test_reinforce_pp_against_a_loop(rewards):

@@ -84,6 +84,7 @@ def check(got, expected):
     assert metrics == pytest.approx(expected[2], rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.truth("grpo_loss", "loop", "gradient")
 @pytest.mark.parametrize("beta", [0.0, 0.04, 1.0])
 @pytest.mark.parametrize(("loss_type", "level"), VARIANTS)
 @pytest.mark.parametrize("seed", range(3))
@@ -104,6 +105,7 @@ def ragged(draw):
 clips = st.sampled_from([0.0, 0.05, 0.2, 0.5, 0.9, 10.0])
 
 
+@pytest.mark.truth("grpo_loss", "loop", "gradient")
 @settings(deadline=None, max_examples=60)
 @given(ragged(), st.sampled_from(VARIANTS), clips, clips)
 def test_any_batch_and_clip_against_a_loop(data, variant, low, high):
@@ -140,6 +142,7 @@ def test_a_case_small_enough_for_paper():
     assert loss.item() == pytest.approx((-math.sqrt(2) + 2) / 2)
 
 
+@pytest.mark.truth("grpo_loss", "gradient")
 @pytest.mark.parametrize(("loss_type", "level"), VARIANTS)
 def test_on_policy_it_is_the_policy_gradient(loss_type, level):
     new, _, ref, advantages, mask = batch(1)

@@ -32,6 +32,7 @@ def test_align_pairs_each_token_with_the_logits_before_it():
     assert shifted.equal(logits[:, [0, 1, 2]])
 
 
+@pytest.mark.truth("token_logprobs", "loop")
 def test_token_logprobs_against_a_loop():
     logits = rand(3, 5, 7)
     ids = torch.randint(7, (3, 5), generator=torch.Generator().manual_seed(1))
@@ -43,6 +44,8 @@ def test_token_logprobs_against_a_loop():
             assert got[b, t].item() == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.truth("token_logprobs", "gradient")
+@pytest.mark.truth("align", "gradient")
 def test_token_logprobs_gradient():
     logits = rand(2, 3, 4).requires_grad_()
     ids = torch.tensor([[0, 1, 2], [3, 3, 0]])
@@ -116,6 +119,8 @@ def one_at_a_time(model, prompts, completions, temperature=1.0):
     return rows
 
 
+@pytest.mark.truth("completion_logprobs", "loop", "gradient")
+@pytest.mark.truth("shared_prompt", "loop", "gradient")
 @pytest.mark.parametrize(
     ("prompts", "completions"),
     [
@@ -197,6 +202,7 @@ def test_gradient_checkpointing_is_reported_not_silently_wrong(model):
 # Entropy
 
 
+@pytest.mark.truth("entropy", "loop")
 def test_entropy_against_a_loop():
     logits = rand(2, 3, 6)
     got = lp.entropy(logits)
@@ -217,6 +223,7 @@ def test_entropy_of_known_distributions():
     assert logits.grad.isfinite().all()
 
 
+@pytest.mark.truth("entropy", "gradient")
 def test_entropy_gradient():
     assert torch.autograd.gradcheck(lp.entropy, rand(2, 5).requires_grad_())
 
@@ -226,6 +233,9 @@ def test_entropy_gradient():
 masks = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=2, max_size=3)
 
 
+@pytest.mark.truth("masked_sum", "loop")
+@pytest.mark.truth("masked_mean", "loop")
+@pytest.mark.truth("masked_whiten", "loop")
 @given(masks, st.integers(0, 99))
 @settings(max_examples=50, deadline=None)
 def test_masked_reductions_against_loops(mask, seed):

@@ -49,6 +49,7 @@ def value_and_gradient(loss_fn, logits):
     return loss.detach(), torch.autograd.grad(loss, logits)[0]
 
 
+@pytest.mark.truth("sft_loss", "loop")
 @pytest.mark.parametrize("seed", range(5))
 def test_against_a_loop(seed):
     logits = make_logits(seed=seed)
@@ -74,6 +75,7 @@ def test_a_case_small_enough_for_paper():
     assert metrics["tokens"] == 2
 
 
+@pytest.mark.truth("sft_loss", "gradient")
 def test_equals_torch_cross_entropy_value_and_gradient():
     def torch_loss(logits):
         return F.cross_entropy(logits[:, :-1].reshape(-1, 6), LABELS[:, 1:].reshape(-1))
@@ -83,6 +85,7 @@ def test_equals_torch_cross_entropy_value_and_gradient():
     torch.testing.assert_close(got, expected, atol=1e-14, rtol=1e-12)
 
 
+@pytest.mark.truth("sft_loss", "trl", "gradient")
 @pytest.mark.parametrize("items", [None, torch.tensor(7)])
 def test_equals_the_loss_of_transformers_and_trl(items):
     # TRL's SFTTrainer takes this loss; num_items_in_batch is its count of unmasked labels.
@@ -92,6 +95,7 @@ def test_equals_the_loss_of_transformers_and_trl(items):
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.truth("sft_loss", "gradient")
 def test_gradient_is_zero_where_nothing_is_predicted():
     _, grad = value_and_gradient(lambda x: sft_loss(x, LABELS)[0], make_logits())
     predicts = torch.zeros(3, 5, dtype=torch.bool)
@@ -171,6 +175,7 @@ def gradients(loss, *inputs):
     return torch.autograd.grad(loss, inputs, allow_unused=True)
 
 
+@pytest.mark.truth("bradley_terry_loss", "loop", "gradient")
 @settings(deadline=None)
 @given(
     pairs=st.lists(st.tuples(*[st.floats(-20, 20)] * 3), min_size=1, max_size=5),
@@ -290,6 +295,7 @@ def slow_policy_loss(logprobs, old_logprobs, advantages, mask, eps):
     return loss, grad, metrics
 
 
+@pytest.mark.truth("clipped_policy_loss", "loop", "gradient")
 @settings(deadline=None)
 @given(ragged(3), st.sampled_from([0.0, 0.05, 0.2, 0.5, 10.0]))
 def test_policy_loss_against_a_loop(batch, eps):
@@ -327,6 +333,7 @@ def test_the_four_quadrants_of_the_clip(advantage, ratio, objective, has_gradien
     assert metrics["ratio_mean"] == pytest.approx(ratio)
 
 
+@pytest.mark.truth("clipped_policy_loss", "gradient")
 @settings(deadline=None)
 @given(ragged(2))
 def test_ratio_1_gives_the_plain_policy_gradient(batch):
@@ -415,6 +422,7 @@ def slow_value_loss(values, old_values, returns, mask, eps):
     return loss, grad, metrics
 
 
+@pytest.mark.truth("clipped_value_loss", "loop", "gradient")
 @settings(deadline=None)
 @given(ragged(3), st.sampled_from([None, 0.0, 0.2, 1.0]))
 def test_value_loss_against_a_loop(batch, eps):

@@ -1,96 +1,32 @@
 """Policy gradients with a KL term against exact enumeration of every completion.
 
-A table policy over 4 tokens, 3 steps, float64. Token 0 is EOS, so completions have 1 to 3 tokens;
-those of three that do not end in EOS are truncated. The exact objective
+The policy is a table (`policy_table`) over 40 completions. The exact objective
 
     J = E[score] - kl_coef * KL(policy || ref)     over whole completions
 
-is a sum over all 40 completions, and autograd gives its gradient. Against it stands what training
+is a sum over all of them, and autograd gives its gradient. Against it stands what training
 does: per-token rewards, advantages, a loss on the samples, weighted by how often they occur.
 """
 
-from itertools import product
-
 import pytest
 import torch
+from policy_table import (
+    BEFORE,
+    CLOSE,
+    COMPLETIONS,
+    KL_COEF,
+    MASK,
+    STATES,
+    Problem,
+    kl_of_states,
+)
 
 from utils import kl
-from utils.advantages import gae, kl_shaped_rewards
+from utils.advantages import gae
 from utils.logprobs import masked_sum
 from utils.losses import clipped_policy_loss
 
 torch.set_num_threads(1)
-VOCAB, LENGTH, EOS = 4, 3, 0
-KL_COEF = 0.3
-CLOSE = {"atol": 1e-12, "rtol": 1e-10}
-
-COMPLETIONS = [
-    tokens
-    for length in range(1, LENGTH + 1)
-    for tokens in product(range(VOCAB), repeat=length)
-    if EOS not in tokens[:-1] and (tokens[-1] == EOS or length == LENGTH)
-]
-STATES = {p: i for i, p in enumerate(sorted({c[:t] for c in COMPLETIONS for t in range(len(c))}))}
-
-
-def table(rows, fill=0):
-    return torch.tensor([list(row) + [fill] * (LENGTH - len(row)) for row in rows])
-
-
-IDS = table(COMPLETIONS)  # (N, T)
-MASK = table([[1.0] * len(c) for c in COMPLETIONS]).double()
-# The state before token t, as a row of the table.
-BEFORE = table([[STATES[c[:t]] for t in range(len(c))] for c in COMPLETIONS])
-
-
-class Problem:
-    """A random policy, reference and score; log-probs, probabilities and the exact gradients."""
-
-    def __init__(self, seed):
-        generator = torch.Generator().manual_seed(seed)
-        shape = (len(STATES), VOCAB)
-        self.logits = torch.randn(shape, dtype=torch.float64, generator=generator).requires_grad_()
-        self.ref_table = torch.log_softmax(
-            torch.randn(shape, dtype=torch.float64, generator=generator), -1
-        )
-        self.scores = torch.randn(len(IDS), dtype=torch.float64, generator=generator)
-        self.table = torch.log_softmax(self.logits, -1)
-        self.logprobs, self.ref_logprobs = self.table[BEFORE, IDS], self.ref_table[BEFORE, IDS]
-        self.probability = masked_sum(self.logprobs, MASK, dim=1).exp()  # of each completion
-        self.weight = self.probability.detach()
-
-    def gradient(self, objective):
-        return torch.autograd.grad(objective, self.logits, retain_graph=True)[0]
-
-    def exact_kl(self):
-        ref = masked_sum(self.ref_logprobs, MASK, dim=1).exp()
-        return (self.probability * (self.probability / ref).log()).sum()
-
-    def exact_gradient(self, kl_coef):
-        score = (self.probability * self.scores).sum()
-        return self.gradient(score - kl_coef * self.exact_kl())
-
-    def shaped_rewards(self, kl_coef=KL_COEF):
-        return kl_shaped_rewards(self.scores, self.logprobs, self.ref_logprobs, MASK, kl_coef)
-
-    def values(self, rewards):
-        """The exact value of the state before each token: the expected reward to come."""
-        to_go = rewards.flip(1).cumsum(1).flip(1)
-        value = torch.zeros(len(STATES), dtype=torch.float64)
-        for state in range(len(STATES)):
-            here = (BEFORE == state) & MASK.bool()
-            reached = self.weight * here.any(1)
-            value[state] = (reached * (to_go * here).sum(1)).sum() / reached.sum()
-        return value[BEFORE]
-
-    def score_function_gradient(self, advantages):
-        """E over completions of sum_t advantage_t * grad log policy_t."""
-        return self.gradient((self.weight * masked_sum(self.logprobs * advantages, MASK, 1)).sum())
-
-    def gradient_as_loss(self, estimate):
-        """E over completions of sum_t grad estimate_t: the estimate as a loss on each token."""
-        per_token = estimate(self.logprobs, self.ref_logprobs)
-        return self.gradient((self.weight * masked_sum(per_token, MASK, dim=1)).sum())
 
 
 @pytest.fixture(params=range(3))
@@ -104,6 +40,8 @@ def test_the_enumeration_is_complete(problem):
     assert problem.probability.sum().item() == pytest.approx(1.0, abs=1e-14)
 
 
+@pytest.mark.truth("kl_shaped_rewards", "enumeration", "gradient")
+@pytest.mark.truth("k1", "enumeration", "gradient")
 @pytest.mark.parametrize("kl_coef", [0.0, 0.3, 2.0])
 def test_k1_in_the_reward_gives_the_exact_gradient(problem, kl_coef):
     exact = problem.exact_gradient(kl_coef)
@@ -112,6 +50,7 @@ def test_k1_in_the_reward_gives_the_exact_gradient(problem, kl_coef):
     torch.testing.assert_close(problem.score_function_gradient(to_go), exact, **CLOSE)
 
 
+@pytest.mark.truth("gae", "enumeration", "gradient")
 @pytest.mark.parametrize("lam", [0.0, 0.5, 0.95, 1.0])
 def test_gae_is_unbiased_with_exact_values(problem, lam):
     exact = problem.exact_gradient(KL_COEF)
@@ -126,6 +65,7 @@ def test_gae_is_unbiased_with_exact_values(problem, lam):
         assert (reached * (returns - values)).sum().item() == pytest.approx(0.0, abs=1e-13)
 
 
+@pytest.mark.truth("gae", "enumeration", "gradient")
 def test_gae_with_wrong_values_is_unbiased_only_at_lambda_1(problem):
     exact = problem.exact_gradient(KL_COEF)
     rewards = problem.shaped_rewards()
@@ -135,6 +75,7 @@ def test_gae_with_wrong_values_is_unbiased_only_at_lambda_1(problem):
     assert (problem.score_function_gradient(at[0.5]) - exact).abs().max() > 1e-3
 
 
+@pytest.mark.truth("clipped_policy_loss", "enumeration", "gradient")
 def test_the_clipped_loss_descends_the_exact_gradient(problem):
     # One update on fresh samples: ratio 1. Advantages carry the weights of the enumeration; the
     # loss is a mean over tokens, the objective a sum.
@@ -147,6 +88,8 @@ def test_the_clipped_loss_descends_the_exact_gradient(problem):
     torch.testing.assert_close(problem.gradient(-loss * MASK.sum()), exact, **CLOSE)
 
 
+@pytest.mark.truth("k1", "enumeration")
+@pytest.mark.truth("k3", "enumeration")
 def test_values_of_the_estimates(problem):
     exact = problem.exact_kl().item()
     for estimate in (kl.k1, kl.k3):
@@ -155,21 +98,13 @@ def test_values_of_the_estimates(problem):
         assert total == pytest.approx(exact, abs=1e-13)
 
 
+@pytest.mark.truth("k1", "enumeration", "gradient")
 def test_k1_as_a_loss_teaches_nothing(problem):
     got = problem.gradient_as_loss(kl.k1)
     torch.testing.assert_close(got, torch.zeros_like(got), **CLOSE)
 
 
-def kl_of_states(problem, direction):
-    """sum over states of P(state), held fixed, times the KL between the two next-token choices."""
-    policy, ref = problem.table, problem.ref_table
-    per_state = {
-        "reverse": (policy.exp() * (policy - ref)).sum(-1),
-        "forward": (ref.exp() * (ref - policy)).sum(-1),
-    }[direction]
-    return (problem.weight.unsqueeze(1) * MASK * per_state[BEFORE]).sum()
-
-
+@pytest.mark.truth("k2", "enumeration", "gradient")
 def test_k2_as_a_loss_is_the_reverse_kl_token_by_token_or_as_a_whole(problem):
     reverse = problem.gradient(kl_of_states(problem, "reverse"))
     torch.testing.assert_close(problem.gradient_as_loss(kl.k2), reverse, **CLOSE)
@@ -181,6 +116,7 @@ def test_k2_as_a_loss_is_the_reverse_kl_token_by_token_or_as_a_whole(problem):
     torch.testing.assert_close(got, whole, **CLOSE)
 
 
+@pytest.mark.truth("k3", "enumeration", "gradient")
 def test_k3_as_a_loss_is_the_forward_kl(problem):
     got = problem.gradient_as_loss(kl.k3)
     forward = problem.gradient(kl_of_states(problem, "forward"))

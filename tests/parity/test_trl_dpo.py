@@ -109,6 +109,7 @@ def assert_same(loss, expected, *leaves):
     assert all(x.abs().max() > 1e-4 for x in right)
 
 
+@pytest.mark.truth("dpo_loss", "trl", "gradient")
 @pytest.mark.parametrize("beta", [0.1, 0.5])
 @pytest.mark.parametrize(
     ("loss_type", "label_smoothing"),
@@ -124,6 +125,7 @@ def test_dpo(seed, loss_type, label_smoothing, beta):
         assert metrics[name] == pytest.approx(trl_metrics[key], abs=1e-5), name
 
 
+@pytest.mark.truth("dpo_loss", "trl", "gradient")
 @pytest.mark.parametrize("loss_type", ["sigmoid", "robust", "hinge"])
 def test_dpo_with_large_margins(loss_type):
     batch = make_batch(0, spread=60.0)
@@ -133,6 +135,7 @@ def test_dpo_with_large_margins(loss_type):
     assert_same(ours(*batch, loss_type, 1.0, smoothing)[0], expected, batch[1])
 
 
+@pytest.mark.truth("dpo_loss", "trl", "gradient")
 def test_sigmoid_with_label_smoothing():
     # TRL's DPO reads label_smoothing with `robust`, `exo_pair` and `aot` only: its `sigmoid` has
     # none, but that of its CPO is conservative DPO where it gets the log-ratios.
@@ -145,6 +148,7 @@ def test_sigmoid_with_label_smoothing():
     assert_same(ours(inputs, logits, ref, "sigmoid", 0.3, 0.3)[0], expected, logits)
 
 
+@pytest.mark.truth("kto_loss", "trl", "gradient")
 @pytest.mark.parametrize("kl", [2.5, -1.0, 0.0])
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (1.3, 0.7)])
 @pytest.mark.parametrize("labels", [DESIRABLE, [True] * 6, [False] * 6])
@@ -178,6 +182,7 @@ def mean_logprobs(seed):
     return (-4 * torch.rand(2, 5, generator=generator) - 1e-3).requires_grad_()
 
 
+@pytest.mark.truth("orpo_loss", "trl", "gradient")
 @pytest.mark.parametrize("beta", [0.1, 1.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_orpo(seed, beta):
@@ -191,6 +196,7 @@ def test_orpo(seed, beta):
     assert metrics["log_odds_ratio"] == pytest.approx(log_odds.item(), abs=1e-5)
 
 
+@pytest.mark.truth("orpo_loss", "trl", "gradient")
 def test_orpo_is_trls_sum_of_both_terms():
     means = mean_logprobs(7)
     trainer = trl_self(beta=0.4)
@@ -205,6 +211,7 @@ def test_orpo_is_trls_sum_of_both_terms():
         assert metrics[name] == pytest.approx(trl_metrics[key], abs=1e-5), name
 
 
+@pytest.mark.truth("simpo_loss", "trl", "gradient")
 @pytest.mark.parametrize(("beta", "gamma"), [(2.0, 1.0), (0.1, 0.5), (2.5, 0.0)])
 @pytest.mark.parametrize("seed", range(3))
 def test_simpo(seed, beta, gamma):

@@ -89,6 +89,7 @@ def rewards_of(kind):
 KINDS = ["rule", "spread", "one group equal", "all equal"]
 
 
+@pytest.mark.truth("group_advantages", "trl")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
 def test_group_advantages(grpo, monkeypatch, kind, scale):
@@ -100,6 +101,7 @@ def test_group_advantages(grpo, monkeypatch, kind, scale):
     torch.testing.assert_close(ours, output["advantages"], **close)
 
 
+@pytest.mark.truth("rloo_advantages", "trl")
 @pytest.mark.parametrize("kind", KINDS)
 def test_rloo_advantages(rloo, kind):
     output = trl_output(rloo, rewards_of(kind))
@@ -108,6 +110,7 @@ def test_rloo_advantages(rloo, kind):
     )
 
 
+@pytest.mark.truth("reinforce_pp_advantages", "trl")
 @pytest.mark.parametrize("kind", ["rule", "spread"])
 def test_what_trl_whitens_over_the_batch_is_reinforce_pp(rloo, monkeypatch, kind):
     # TRL has no REINFORCE++; its option normalize_advantages whitens RLOO's advantages that way.
@@ -177,6 +180,7 @@ def our_loss(batch, **options):
     return loss.detach(), torch.autograd.grad(loss, logprobs)[0], metrics
 
 
+@pytest.mark.truth("grpo_loss", "trl", "gradient")
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("low", "high"), [(0.2, None), (0.2, 0.28), (0.05, 0.5)])
 @pytest.mark.parametrize("beta", [0.0, 0.1])
@@ -219,6 +223,7 @@ def test_the_clip_fraction_counts_tokens_where_trl_counts_sequences(trl_loss):
     assert metrics["clip_fraction"] == pytest.approx(tokens.item())
 
 
+@pytest.mark.truth("grpo_loss", "trl", "gradient")
 @pytest.mark.parametrize("level", ["token", "sequence"])
 def test_old_logprobs_that_trl_leaves_out_are_the_current_ones(trl_loss, level):
     batch = make_batch(3)
@@ -239,14 +244,23 @@ def test_by_default_trl_weighs_the_kl_with_the_ratio(trl_loss, grpo, monkeypatch
     our, our_grad, _ = our_loss(on_policy, loss_type="bnpo", importance_level=level, beta=0.1)
     torch.testing.assert_close(our, loss, **CLOSE)  # the ratio is 1: the same value
     assert (our_grad - grad).abs().max() > 1e-4
-    if level == "token":  # but the gradient of k2
-        logprobs = batch["logprobs"].clone().requires_grad_()
-        penalty = 0.1 * masked_mean(k2(logprobs, batch["ref_logprobs"]), MASK)
-        without = our_loss(on_policy, loss_type="bnpo")[1]
-        expected = without + torch.autograd.grad(penalty, logprobs)[0]
-        torch.testing.assert_close(expected, grad, **CLOSE)
 
 
+@pytest.mark.truth("k2", "trl", "gradient")
+@pytest.mark.parametrize("seed", range(3))
+def test_which_gives_it_the_gradient_of_k2(trl_loss, grpo, monkeypatch, seed):
+    monkeypatch.setattr(grpo.args, "use_bias_correction_kl", True)
+    batch = make_batch(seed)
+    on_policy = {**batch, "old_logprobs": batch["logprobs"]}
+    _, grad, _ = trl_loss(on_policy, "bnpo", "token", 0.1)
+    logprobs = batch["logprobs"].clone().requires_grad_()
+    penalty = 0.1 * masked_mean(k2(logprobs, batch["ref_logprobs"]), MASK)
+    without = our_loss(on_policy, loss_type="bnpo")[1]
+    expected = without + torch.autograd.grad(penalty, logprobs)[0]
+    torch.testing.assert_close(expected, grad, **CLOSE)
+
+
+@pytest.mark.truth("grpo_loss", "trl", "gradient")
 @pytest.mark.parametrize("accumulation, per_generation", [(2, 2), (1, 2), (2, 4)])
 def test_dapo_divides_by_the_tokens_of_a_whole_step(
     trl_loss, grpo, monkeypatch, accumulation, per_generation

@@ -16,7 +16,7 @@ from trl.experimental.ppo import ppo_trainer as trl_ppo
 
 from utils import losses
 from utils.advantages import gae, kl_shaped_rewards
-from utils.kl import k3
+from utils.kl import k1, k3
 from utils.logprobs import masked_mean, masked_whiten
 
 torch.set_num_threads(1)
@@ -82,6 +82,9 @@ def test_the_padding_mask_is_our_mask():
     assert (trl.logprobs[MASK == 0] == trl_ppo.INVALID_LOGPROB).all()
 
 
+@pytest.mark.truth("kl_shaped_rewards", "trl")
+@pytest.mark.truth("gae", "trl")
+@pytest.mark.truth("masked_whiten", "trl")
 @pytest.mark.parametrize("gamma, lam", [(1.0, 0.95), (0.9, 0.8), (1.0, 1.0), (1.0, 0.0)])
 @pytest.mark.parametrize("seed", range(3))
 def test_rewards_advantages_and_returns(seed, gamma, lam):
@@ -125,6 +128,7 @@ def test_what_differs_is_one_position_behind_a_stopped_answer(lam):
         assert (advantages - trl_raw * MASK)[short].abs().max() > 0.01
 
 
+@pytest.mark.truth("masked_whiten", "trl")
 def test_whitened_rewards():
     trl = trl_advantages(rollout(), settings(whiten_rewards=True))
     plain = trl_advantages(rollout(), settings())
@@ -133,9 +137,17 @@ def test_whitened_rewards():
     torch.testing.assert_close(got, trl.rewards, **CLOSE)
 
 
-def test_k3_in_the_reward():
-    trl = trl_advantages(rollout(), settings(kl_estimator="k3"))
-    torch.testing.assert_close(k3(trl.logprobs, trl.ref_logprobs), trl.kl, **CLOSE)
+@pytest.mark.parametrize(
+    ("name", "estimate"),
+    [
+        pytest.param("k1", k1, marks=pytest.mark.truth("k1", "trl")),
+        pytest.param("k3", k3, marks=pytest.mark.truth("k3", "trl")),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_estimate_in_the_reward(seed, name, estimate):
+    trl = trl_advantages(rollout(seed), settings(kl_estimator=name))
+    torch.testing.assert_close(estimate(trl.logprobs, trl.ref_logprobs), trl.kl, **CLOSE)
 
 
 # The two losses
@@ -163,6 +175,7 @@ def trl_losses(batch, old, new_logprobs, vpred, rows, args):
     )
 
 
+@pytest.mark.truth("clipped_policy_loss", "trl", "gradient")
 @pytest.mark.parametrize("clip", [0.05, 0.2, 0.5])
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4], [2, 3], [1], [4, 1]])
 @pytest.mark.parametrize("seed", range(3))
@@ -186,6 +199,7 @@ def test_policy_loss(seed, rows, clip):
     assert metrics["ratio_mean"] == pytest.approx(masked_mean(trl.ratio, MASK[rows]).item())
 
 
+@pytest.mark.truth("clipped_value_loss", "trl", "gradient")
 @pytest.mark.parametrize("clip", [0.05, 0.2, 1.0])
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4], [2, 3], [1], [4, 1]])
 @pytest.mark.parametrize("seed", range(3))

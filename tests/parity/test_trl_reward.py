@@ -50,6 +50,7 @@ def trainer(tokenizer, tmp_path_factory):
     )
 
 
+@pytest.mark.truth("bradley_terry_loss", "trl", "gradient")
 @pytest.mark.parametrize("center_coef", [0.0, 0.01, 1.0])
 @pytest.mark.parametrize("with_margin", [False, True])
 def test_loss_gradients_and_metrics(trainer, tokenizer, center_coef, with_margin):
