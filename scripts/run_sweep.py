@@ -32,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebook", help="number of the notebook, such as 04")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", default=[], help="these variants, not all")
     parser.add_argument("--again", nargs="*", default=[], help="variants to measure once more")
     args = parser.parse_args()
     notebook = find_notebook(args.notebook)
@@ -42,7 +43,7 @@ def main() -> None:
     for seed in args.seeds:
         names = load_cells(notebook, seed)
         run = runs.setdefault(seed, {"seed": seed, "seconds": {}, "summary": {}})
-        for variant in names["VARIANTS"]:
+        for variant in args.only or names["VARIANTS"]:
             if variant in run["summary"] and variant not in args.again:
                 continue
             began = time.monotonic()
