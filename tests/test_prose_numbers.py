@@ -31,6 +31,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ALLOWED: dict[str, dict[str, str]] = {
     "00_foundations": {"0.11": "a section, at the end of a range"},
     "02_reward_model": {"0.90": "a made-up case in a quiz question"},
+    "05_grpo": {"0.125": "the points of a reward, in utils/rewards/gsm8k.py"},
     "03_ppo": {"1.13": "a release of TRL", "0.15": "the monitor's default, in utils/health.py"},
 }
 
