@@ -196,7 +196,9 @@ def test_another_format_is_named_with_its_row(row, message):
 @pytest.mark.parametrize("nothing", ["", " \n", None])
 def test_empty_rejected_sides_are_refused_with_their_number(nothing):
     rows = [{"prompt": "Ask", **ASKED}] + [{"prompt": "p", "chosen": "c", "rejected": nothing}] * 3
-    with pytest.raises(ValueError, match=r"3 of 4 rows have an empty rejected side.*any text beats none"):
+    with pytest.raises(
+        ValueError, match=r"3 of 4 rows have an empty rejected side.*any text beats none"
+    ):
         from_rows(rows)
     pairs, refused = from_rows(rows, allow_empty=True)
     assert [pair.rejected.strip() for pair in pairs] == ["Bad", "", "", ""] and refused == {}
