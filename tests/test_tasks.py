@@ -249,3 +249,10 @@ def test_real_samples_load(data_dir):
     assert (len(train), len(test)) == (1000, 300)
     assert all(e.context.startswith("CREATE TABLE") and e.question and e.answer for e in train)
     assert len(math.load_gsm8k("test")) == 1319
+
+
+def test_a_made_up_column_called_all_stands_in_no_query():
+    """SQLite reads it as a keyword; this stream drew one."""
+    examples = sql.make_examples("train", 750, seed=202)
+    assert len(examples) == 750
+    assert [e.answer for e in examples if sql.score(e, e.answer) != 1.0] == []

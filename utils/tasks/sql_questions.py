@@ -1,6 +1,7 @@
 """Random questions about random schemas, with a query that answers each."""
 
 import random
+import re
 from dataclasses import dataclass
 
 from utils.tasks import names
@@ -60,7 +61,7 @@ def sample_example(rng: random.Random, split: str) -> SqlExample:
     schema = _schema(rng, split)
     kind = rng.choice(list(KINDS))
     question, answer = KINDS[kind](rng, schema, _values(rng, split))
-    if "SELECT all " in answer:  # a made-up column whose name SQLite reads as a keyword there
+    if re.search(r"\ball\b", answer):  # a made-up name that SQLite reads as a keyword in a query
         return sample_example(rng, split)
     return SqlExample(schema.context, question, answer, kind)
 
