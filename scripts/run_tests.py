@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from run_notebooks import BUILD, ROOT, find_notebooks, use_fixed_env
@@ -24,19 +25,33 @@ def steps() -> list[tuple[str, list[str]]]:
 
 
 def run_step(name: str, command: list[str]) -> tuple[str, bool, float]:
-    """Run one step with its output shown; return its name, whether it passed and the seconds."""
-    print(f"\n--- {name}", flush=True)
+    """Run one step; return its name, whether it passed and the seconds.
+
+    Notebooks run side by side, so the output of each is shown when it has ended.
+    """
     # Each notebook stands alone, on the shipped checkpoints; the learner's runs/ stay untouched.
-    os.environ["COURSE_RUNS"] = str(BUILD / "test_runs" / Path(name).stem)
+    env = os.environ | {"COURSE_RUNS": str(BUILD / "test_runs" / Path(name).stem)}
+    options: dict = {}
+    if name.endswith(".ipynb"):
+        env["OMP_NUM_THREADS"] = "1"  # two small models side by side beat one on two threads
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    print(f"\n--- {name}", flush=True)
     start = time.monotonic()
-    passed = subprocess.run([sys.executable, "-m", *command], cwd=ROOT).returncode == 0
-    return name, passed, time.monotonic() - start
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=env, **options)
+    seconds = time.monotonic() - start
+    if done.stdout:
+        print(f"\n--- {name} after {seconds:.0f} s\n{done.stdout}", flush=True)
+    return name, done.returncode == 0, seconds
 
 
 def main() -> int:
-    """Run every step; 1 if any failed."""
+    """Run every step, the notebooks two at a time; 1 if any failed."""
     use_fixed_env()
-    results = [run_step(*step) for step in steps()]
+    plan = steps()
+    notebooks = [step for step in plan if step[0].endswith(".ipynb")]
+    results = [run_step(*step) for step in plan if step not in notebooks]
+    with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
+        results += pool.map(lambda step: run_step(*step), notebooks)
     print("\n--- results")
     for name, passed, seconds in results:
         print(f"{name:<36} {'passed' if passed else 'FAILED'}  {seconds:5.0f} s")
