@@ -67,6 +67,20 @@ def _read(scores, mask, read):
     return scores.gather(1, last.clamp(0, scores.shape[1] - 1))[:, 0]
 
 
+def log_sigmoid(d: torch.Tensor, log: str = "") -> torch.Tensor:
+    """log sigmoid(d), on request with the mistakes in it that lessons 02 and 04 name."""
+    p = d.sigmoid()
+    if log.startswith("1e"):
+        return (p + float(log)).log()
+    return {
+        "sigmoid": p,
+        "one minus": p - 1,
+        "neither": d,
+        "late": p.log(),
+        "bce": p.log().clamp(min=-100),
+    }.get(log, F.logsigmoid(d))
+
+
 def _bradley_terry(
     chosen_scores,
     chosen_mask,
@@ -92,18 +106,7 @@ def _bradley_terry(
 
     def score(d):
         """log sigmoid(d)."""
-        p = d.sigmoid()
-        if mean == "before log":
-            return p.mean().log()
-        if log.startswith("1e"):
-            return (p + float(log)).log()
-        return {
-            "sigmoid": p,
-            "one minus": p - 1,
-            "neither": d,
-            "late": p.log(),
-            "bce": p.log().clamp(min=-100),
-        }.get(log, F.logsigmoid(d))
+        return d.sigmoid().mean().log() if mean == "before log" else log_sigmoid(d, log)
 
     if difference in ("two terms", "two logs"):
         other = score(-rejected) if difference == "two terms" else -score(rejected)

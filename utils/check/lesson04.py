@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 
 from utils import losses
 from utils.check.judge import Case, judge, ragged_mask, with_pairs, worked_case
+from utils.check.lesson02 import log_sigmoid
 from utils.logprobs import masked_sum
 
 _SUM = "The log-prob of a completion is the sum of its token log-probs where the mask is 1."
@@ -115,21 +115,8 @@ def _dpo(
         "ratio": ((chosen - ref_chosen).exp(), (rejected - ref_rejected).exp()),
     }.get(reference, (chosen - ref_chosen, rejected - ref_rejected))
 
-    def score(z):
-        """log sigmoid(z)."""
-        p = z.sigmoid()
-        if log.startswith("1e"):
-            return (p + float(log)).log()
-        return {
-            "sigmoid": p,
-            "one minus": p - 1,
-            "neither": z,
-            "late": p.log(),
-            "bce": p.log().clamp(min=-100),
-        }.get(log, F.logsigmoid(z))
-
     if margin == "two terms":
-        scores = score(scale * chosen) + score(-scale * rejected)
+        scores = log_sigmoid(scale * chosen, log) + log_sigmoid(-scale * rejected, log)
     else:
         z = scale * {
             "swapped": rejected - chosen,
@@ -137,7 +124,7 @@ def _dpo(
             "rejected": -rejected,
             "sum": chosen + rejected,
         }.get(margin, chosen - rejected)
-        scores = score(z.mean() if mean == "inside" else z)
+        scores = log_sigmoid(z.mean() if mean == "inside" else z, log)
     result = scores.sum() if mean == "sum" else scores.mean()
     if beta_use == "outside":
         result = beta * result
