@@ -34,7 +34,8 @@ def run_step(name: str, command: list[str]) -> tuple[str, bool, float]:
     options: dict = {}
     if name.endswith(".ipynb"):
         env["OMP_NUM_THREADS"] = "1"  # two small models side by side beat one on two threads
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        options |= {"encoding": "utf-8", "errors": "replace"}  # whatever the locale
     print(f"\n--- {name}", flush=True)
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=env, **options)
