@@ -15,9 +15,11 @@ from utils.evaluate import EvalResult
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 # Half-transparent backgrounds and the theme's own text colour stay legible on light and dark
-# pages. `pre` keeps spaces and newlines, and tells MathJax to leave dollar signs alone.
+# pages. `pre` keeps spaces and newlines, and tells MathJax to leave dollar signs alone; static
+# pages break it inside words unless told otherwise.
 _PRE = (
-    'style="white-space:pre-wrap;overflow-wrap:break-word;margin:0;color:inherit;background:none"'
+    'style="white-space:pre-wrap;word-break:normal;overflow-wrap:break-word;'
+    'margin:0;color:inherit;background:none"'
 )
 _LEARNED = "background:rgba(0,158,115,.35);border-bottom:2px solid rgb(0,158,115)"
 _IGNORED = "background:rgba(128,128,128,.15);font-weight:normal"
