@@ -1,0 +1,52 @@
+"""Numbers of several seeds, as `make seeds` and `make sweep` keep them in benchmarks/results."""
+
+import json
+
+from utils.profiles import Profile, repo_root
+
+
+def load_runs(name: str, profile: Profile, summary: dict | None = None) -> list[dict]:
+    """The runs of `benchmarks/results/<name>.json`: `{"seed": …, "summary": {…}}`, one a seed.
+
+    The files hold runs of `tiny`. For another profile, or where there is no file, the only run is
+    `summary`, the one just made (no run at all without it).
+    """
+    file = repo_root() / f"benchmarks/results/{name}.json"
+    if profile.name == "tiny" and file.exists():
+        return json.loads(file.read_text(encoding="utf-8"))["runs"]
+    return [] if summary is None else [{"seed": profile.seed, "summary": summary}]
+
+
+def seeds(runs: list[dict]) -> str:
+    """The seeds of the runs, for a table's head: `0, 1, 2`."""
+    return ", ".join(str(run["seed"]) for run in runs)
+
+
+def of_seeds(runs: list[dict], *keys: str) -> list[float]:
+    """The number under `summary[keys[0]][keys[1]]…`, for each seed that has it."""
+    found = []
+    for run in runs:
+        value = run["summary"]
+        for key in keys:
+            value = value.get(key, {})
+        if value != {}:
+            found.append(value)
+    return found
+
+
+def mean_of(runs: list[dict], *keys: str) -> float | None:
+    """Mean over the seeds that have the number; None where none has."""
+    found = of_seeds(runs, *keys)
+    return sum(found) / len(found) if found else None
+
+
+def each_of(runs: list[dict], *keys: str) -> str:
+    """The numbers themselves, for a table's cell: `0.720, 0.706, 0.725`."""
+    return ", ".join(f"{value:.3f}" for value in of_seeds(runs, *keys))
+
+
+def gains(runs: list[dict], after: str, before: str, key: str) -> list[float]:
+    """`summary[after][key] - summary[before][key]`, for each seed that has both."""
+    both = [run for run in runs if of_seeds([run], after, key) and of_seeds([run], before, key)]
+    pairs = zip(of_seeds(both, after, key), of_seeds(both, before, key), strict=True)
+    return [a - b for a, b in pairs]
