@@ -19,7 +19,7 @@ def test_numbers_of_each_seed_that_has_them():
 
 def test_mean_and_text():
     assert results.mean_of(RUNS, "SFT", "sampled") == 0.375
-    assert results.mean_of(RUNS, "DPO", "sampled") is None
+    assert results.mean_of(RUNS, "DPO", "sampled") == ""
     assert results.each_of(RUNS, "SFT", "sampled") == "0.500, 0.250"
     assert results.seeds(RUNS) == "0, 7"
 

@@ -34,10 +34,10 @@ def of_seeds(runs: list[dict], *keys: str) -> list[float]:
     return found
 
 
-def mean_of(runs: list[dict], *keys: str) -> float | None:
-    """Mean over the seeds that have the number; None where none has."""
+def mean_of(runs: list[dict], *keys: str) -> float | str:
+    """Mean over the seeds that have the number; an empty cell where none has."""
     found = of_seeds(runs, *keys)
-    return sum(found) / len(found) if found else None
+    return sum(found) / len(found) if found else ""
 
 
 def each_of(runs: list[dict], *keys: str) -> str:

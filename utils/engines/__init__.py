@@ -24,6 +24,7 @@ def load(
     target_modules: Sequence[str] = LINEAR_LAYERS,
     seed: int = 0,
     gpu_memory_utilization: float = 0.6,
+    new_tokens: Sequence[str] = (),
 ):
     """The base model of a profile with a fresh LoRA adapter, as an `engines.base.Engine`.
 
@@ -31,11 +32,14 @@ def load(
     (alpha / rank) B A, and B starts at 0, so the model is still the base. seed: of A; torch's
     global generator is seeded with it. gpu_memory_utilization: share of the GPU that vLLM may take
     for weights and key-value cache; the training step lives in the rest (Unsloth only).
-    Raises ValueError when `max_length` exceeds the model's context, and what
+    new_tokens: strings that become one token each, with a trained row in the embedding
+    (transformers only). Raises ValueError when `max_length` exceeds the model's context, and what
     `models.load_policy` raises.
     """
     settings = {"rank": rank, "alpha": alpha, "target_modules": list(target_modules), "seed": seed}
     if engine_name(profile.name, profile.device) == "unsloth":
+        if new_tokens:
+            raise ValueError("new_tokens needs the transformers engine: vLLM has no rows for them")
         from utils.engines.unsloth_engine import UnslothEngine
 
         return UnslothEngine.load(
@@ -43,4 +47,4 @@ def load(
         )
     from utils.engines.transformers_engine import TransformersEngine
 
-    return TransformersEngine.load(profile, max_length, **settings)
+    return TransformersEngine.load(profile, max_length, new_tokens=list(new_tokens), **settings)

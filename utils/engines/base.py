@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -105,7 +105,7 @@ class Engine(ABC):
             if was != now:
                 raise ValueError(f"{folder} has {field} {was}, this model has {now}: load the same")
         weights = load_file(folder / ADAPTER_FILES[1])
-        expected = sum(1 for _ in self.adapter_weights())
+        expected = len(get_peft_model_state_dict(self.model, save_embedding_layers=False))
         if len(weights) != expected:
             raise ValueError(f"{folder} has {len(weights)} tensors, this adapter has {expected}")
         report = set_peft_model_state_dict(self.model, weights, adapter_name="default")
@@ -122,6 +122,8 @@ class Engine(ABC):
         with tempfile.TemporaryDirectory() as scratch:
             adapter = self.save_adapter(Path(scratch) / "adapter")
             base = load_policy(replace(self.profile, device="cpu"))
+            if len(self.tokenizer) > base.config.vocab_size:  # tokens were added
+                base.resize_token_embeddings(len(self.tokenizer))
             merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
             return save_checkpoint(merged, self.tokenizer, folder)
 
@@ -163,7 +165,8 @@ class Engine(ABC):
                 yield name, parameter.detach()
 
     def _write_adapter(self, folder: Path) -> None:
-        self.model.save_pretrained(str(folder))
+        # The rows of added tokens are saved, not the whole embedding around them.
+        self.model.save_pretrained(str(folder), save_embedding_layers=False)
 
     def _logprobs(
         self,

@@ -27,24 +27,32 @@ class TransformersEngine(Engine):
         alpha: int,
         target_modules: list[str],
         seed: int,
+        new_tokens: list[str],
     ) -> "TransformersEngine":
         """Arguments and errors as in `engines.load`."""
-        base = load_policy(profile)
+        base, tokenizer = load_policy(profile), load_tokenizer(profile)
         if max_length > base.config.max_position_embeddings:
             raise ValueError(
                 f"max_length={max_length} exceeds the model's context of "
                 f"{base.config.max_position_embeddings} tokens"
             )
         torch.manual_seed(seed)
+        rows = None
+        if new_tokens:
+            # As ordinary tokens: decoding without special tokens must keep them.
+            tokenizer.add_tokens(new_tokens)
+            base.resize_token_embeddings(len(tokenizer))
+            rows = {"embed_tokens": tokenizer.convert_tokens_to_ids(new_tokens)}
         config = LoraConfig(
             r=rank,
             lora_alpha=alpha,
             target_modules=target_modules,
             lora_dropout=0.0,
             bias="none",
+            trainable_token_indices=rows,
             task_type="CAUSAL_LM",
         )
-        return cls(profile, get_peft_model(base, config), load_tokenizer(profile))
+        return cls(profile, get_peft_model(base, config), tokenizer)
 
     def rollout(
         self,
