@@ -12,6 +12,8 @@ HUB = {
     "imdb": ("stanfordnlp/imdb", None, ("train", "test")),
     "ultrafeedback": ("trl-lib/ultrafeedback_binarized", None, ("train", "test")),
     "hh_rlhf": ("Anthropic/hh-rlhf", None, ("train", "test")),
+    "dapo_math": ("open-r1/DAPO-Math-17k-Processed", "en", ("train",)),
+    "open_math": ("unsloth/OpenMathReasoning-mini", None, ("cot",)),
     "medical": ("shibing624/DPO-En-Zh-20k-Preference", "zh", ("train",)),
 }
 
