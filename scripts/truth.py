@@ -42,6 +42,7 @@ ABSENT: dict[Cell, str] = {
     ("kto_loss", "enumeration"): NO_SUM,
     ("tdpo_loss", "enumeration"): NO_SUM,
     ("tdpo_loss", "trl"): "TRL 1.12 has no TDPO",
+    ("importance_weights", "trl"): "TRL computes them in its trainer, and only with vLLM",
     ("align", "enumeration"): "it moves indices: nothing random in it",
     ("align", "trl"): "TRL shifts in the middle of its losses: compared as sft_loss",
     ("shared_prompt", "trl"): WHOLE,

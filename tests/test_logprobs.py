@@ -301,3 +301,24 @@ def test_masked_sum_of_nothing_is_zero():
 def test_a_mask_of_another_shape_is_refused_not_broadcast(reduce):
     with pytest.raises(ValueError, match="differ in shape"):
         reduce(torch.ones(2, 3), torch.ones(3))
+
+
+@pytest.mark.truth("importance_weights", "loop", "gradient")
+def test_importance_weights_are_truncated_constants():
+    ours = torch.tensor([[-1.0, -0.5, -9.0], [-0.1, -2.0, float("nan")]], requires_grad=True)
+    sampler = torch.tensor([[-1.5, -0.2, -9.0], [-6.0, -1.0, -float("inf")]])
+    mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
+    weights = lp.importance_weights(ours, sampler, mask, limit=3.0)
+    slow = torch.zeros(2, 3)
+    for b, t in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        slow[b, t] = min(math.exp(ours[b, t].item()) / math.exp(sampler[b, t].item()), 3.0)
+    torch.testing.assert_close(weights, slow)
+    assert not weights.requires_grad
+
+
+@pytest.mark.truth("importance_weights", "enumeration")
+def test_importance_weights_give_the_mean_under_the_model():
+    model, sampler = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.4, 0.4, 0.2])
+    value = torch.tensor([1.0, -2.0, 5.0])
+    weights = lp.importance_weights(model.log(), sampler.log(), torch.ones(3))
+    torch.testing.assert_close((sampler * weights * value).sum(), (model * value).sum())

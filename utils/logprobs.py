@@ -204,6 +204,21 @@ def completion_logprobs(
     return torch.where(mask.bool(), logprobs, 0.0)
 
 
+def importance_weights(
+    logprobs: torch.Tensor, sampler_logprobs: torch.Tensor, mask: torch.Tensor, limit: float = 3.0
+) -> torch.Tensor:
+    """Truncated weights that make up for a sampler that is not quite the model. (B, T), constants.
+
+    w = min(exp(log pi - log q), limit) on completion tokens, 0 elsewhere, with the log-probs of the
+    training model (pi) and of the sampler (q). Truncated importance sampling, TRL's
+    "token_truncate": the mean of w f over samples of q is near the mean of f over samples of pi,
+    and no single token weighs more than `limit`.
+    """
+    # What a sampler writes beyond the end, NaN or infinity too, must not survive times 0.
+    gap = (logprobs - sampler_logprobs).detach().masked_fill(mask == 0, 0.0)
+    return gap.exp().clamp(max=limit) * mask
+
+
 def entropy(logits: torch.Tensor) -> torch.Tensor:
     """-sum_v p_v log p_v in nats: logits (..., V) -> (...).
 
