@@ -114,29 +114,44 @@ def test_a_frozen_head_gets_no_gradient():
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the number of elements of the largest tensor that any operation returns."""
+    """Notes the number of elements of the largest new tensor that any operation makes; no views."""
 
     largest = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        sizes = [x.numel() for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
-        self.largest = max([self.largest, *sizes])
+        given, made = (
+            {
+                x.untyped_storage().data_ptr(): x.numel()
+                for x in tree_leaves(tree)
+                if torch.is_tensor(x)
+            }
+            for tree in (args, result)
+        )
+        new = [size for place, size in made.items() if place not in given]
+        self.largest = max([self.largest, *new])
         return result
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_no_tensor_is_larger_than_a_chunk_of_logits(frozen):
-    positions, vocab, chunk = 120, 50, 8
-    hidden = torch.randn(positions, 2, requires_grad=True)
-    weight = torch.randn(vocab, 2, requires_grad=not frozen)
-    ids = torch.arange(positions) % vocab
+@pytest.mark.parametrize(
+    ("chunk", "frozen", "largest"),
+    [
+        (8, False, 8 * 50),  # one chunk of logits
+        (8, True, 8 * 50),
+        (1, False, 50 * 2),  # the gradient of the head
+        (1, True, 30 * 2),  # the gradient of the states
+    ],
+)
+def test_no_tensor_is_larger_than_it_must_be(chunk, frozen, largest):
+    hidden = torch.randn(30, 2, requires_grad=True)
+    weight = torch.randn(50, 2, requires_grad=not frozen)
+    ids = torch.arange(30)
     with LargestTensor() as run:
         whole(hidden, weight, ids).sum().backward()
-    assert run.largest == positions * vocab
+    assert run.largest == 30 * 50
     with LargestTensor() as run:
         lp.chunked_logprobs(hidden, weight, ids, chunk=chunk).sum().backward()
-    assert run.largest == chunk * vocab
+    assert run.largest == largest
 
 
 @pytest.mark.parametrize(
