@@ -7,7 +7,7 @@ PY := .venv/bin/python
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 SCREEN_FLAG := $(shell [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser)
 
-.PHONY: help lab test truth run execute seeds sweep lint format lock badges clean setup
+.PHONY: help lab test truth run execute seeds sweep lint format lock drift badges clean setup
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -48,6 +48,9 @@ format: setup ## format the code and fix what can be fixed
 
 lock: setup ## rewrite the pins (UPGRADE="trl peft" moves those to the newest that fit)
 	@"$(PY)" scripts/lock.py --upgrade $(UPGRADE)
+
+drift: setup ## check the GPU branch's calls against pinned and newest packages (0.8 GB)
+	@"$(PY)" scripts/drift.py $(DRIFT_ARGS)
 
 badges: setup ## write the public address into notebooks and README: REPO=owner/name
 	@"$(PY)" scripts/stamp_badges.py "$(REPO)"
