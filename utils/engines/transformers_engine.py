@@ -1,6 +1,7 @@
 """The engine for a CPU and for small GPUs: transformers and PEFT, sampled by `utils.rollout`."""
 
 import contextlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,8 @@ class TransformersEngine(Engine):
             # As ordinary tokens: decoding without special tokens must keep them.
             tokenizer.add_tokens(new_tokens)
             base.resize_token_embeddings(len(tokenizer))
+            # Each checkpoint of a trainer would warn that it keeps the resized embedding too.
+            warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`")
             rows = {"embed_tokens": tokenizer.convert_tokens_to_ids(new_tokens)}
         config = LoraConfig(
             r=rank,
