@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def run(notebook: Path, seed: int) -> dict:
     """Execute the notebook with one seed; return its `summary`, and the seconds it took."""
     node = nbformat.read(notebook, as_version=4)
-    node.cells.append(nbformat.v4.new_code_cell("print(json.dumps(summary))"))
+    node.cells.append(nbformat.v4.new_code_cell("import json\n\nprint(json.dumps(summary))"))
     os.environ |= {"COURSE_SEED": str(seed), "COURSE_RUNS": str(ROOT / "runs" / f"seed_{seed}")}
     began = time.monotonic()
     NotebookClient(node, timeout=3600, resources={"metadata": {"path": notebook.parent}}).execute()
