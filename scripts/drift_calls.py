@@ -3,6 +3,7 @@
 import ast
 import builtins
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ METHODS = {
     "load_lora": "unsloth_zoo.vllm_utils.load_lora",  # Unsloth binds the model to it
     "merge_and_unload": "peft.LoraModel.merge_and_unload",
     "model": "transformers.Qwen3ForCausalLM.forward",
+    "remove_callback": "transformers.Trainer.remove_callback",
     "reset_prefix_cache": "vllm.LLM.reset_prefix_cache",
     "resize_token_embeddings": "transformers.PreTrainedModel.resize_token_embeddings",
     "save_lora": "unsloth_zoo.vllm_utils.save_lora",  # Unsloth binds the model to it
@@ -37,6 +39,9 @@ OF_TORCH = ("model.train",)
 # What `collective_rpc("name", kwargs={...})` ends up calling.
 RPC = {"reload_weights": "vllm.v1.worker.gpu_model_runner.GPUModelRunner.reload_weights"}
 
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+Dicts = dict[str, list[ast.expr]]
+
 
 @dataclass(frozen=True)
 class Call:
@@ -46,7 +51,7 @@ class Call:
     target: str
     keywords: tuple[str, ...]
     positional: int
-    starred: tuple[str, ...]  # the expressions of *args and **kwargs
+    starred: tuple[str, ...]  # what * and ** hide: dicts whose keys the file shows are keywords
 
     def __str__(self) -> str:
         return f"{self.where} {self.target}"
@@ -78,20 +83,16 @@ def collect(path: Path) -> tuple[list[Call], list[Unresolved]]:
     """
     tree = ast.parse(read_source(path))
     imported = _imports(tree)
-    local = {
-        node.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-    }
+    named = [n for n in ast.walk(tree) if isinstance(n, (*FUNCTIONS, ast.ClassDef))]
+    # An argument that is called is a function that this file was given.
+    local = {n.name for n in named} | {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
     calls: list[Call] = []
     unresolved: list[Unresolved] = []
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call):
-            continue
+    for node, dicts in _calls(tree, {}):
         where = f"{path.name}:{node.lineno}"
         target, name = _target(node.func, imported, local)
         if target is not None and target.split(".")[0] in PACKAGES:
-            calls.append(_call(where, target, node))
+            calls.append(_call(where, target, node, dicts))
             calls += _remote(where, node) if name == "collective_rpc" else []
         elif target is None and name is not None:
             unresolved.append(Unresolved(where, name))
@@ -120,9 +121,11 @@ def _target(
     if isinstance(function, ast.Name):
         if function.id in imported:
             return imported[function.id], None
-        if function.id in local or function.id in dir(builtins) or function.id == "cls":
+        if function.id in METHODS:
+            return METHODS[function.id], function.id
+        if function.id in local or function.id in dir(builtins):
             return None, None
-        return METHODS.get(function.id), function.id
+        return None, function.id
     if not isinstance(function, ast.Attribute):
         return None, ast.unparse(function)
     root = function
@@ -139,16 +142,74 @@ def _target(
     return METHODS.get(function.attr), function.attr
 
 
-def _call(where: str, target: str, node: ast.Call) -> Call:
-    stars = [a.value for a in node.args if isinstance(a, ast.Starred)]
-    stars += [k.value for k in node.keywords if k.arg is None]
-    return Call(
-        where,
-        target,
-        tuple(k.arg for k in node.keywords if k.arg),
-        sum(not isinstance(a, ast.Starred) for a in node.args),
-        tuple(map(ast.unparse, stars)),
+def _calls(scope: ast.AST, outer: Dicts) -> Iterator[tuple[ast.Call, Dicts]]:
+    """Each call with the dicts whose names it sees, functions within functions included."""
+    within = list(_within(scope))
+    arguments = (
+        [n.arg for n in ast.walk(scope.args) if isinstance(n, ast.arg)]
+        if isinstance(scope, FUNCTIONS)
+        else []
     )
+    own = _dicts(within)
+    dicts = {n: v for n, v in outer.items() if n not in own and n not in arguments} | own
+    for node in within:
+        if isinstance(node, ast.Call):
+            yield node, dicts
+        if isinstance(node, FUNCTIONS):
+            yield from _calls(node, dicts)
+
+
+def _within(scope: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a scope; of a function in it, only itself."""
+    for child in ast.iter_child_nodes(scope):
+        yield child
+        if not isinstance(child, FUNCTIONS):
+            yield from _within(child)
+
+
+def _dicts(nodes: list[ast.AST]) -> Dicts:
+    """Name -> what is assigned to it or merged into it, where that may be a dict of arguments."""
+    found: Dicts = {}
+    for node in nodes:
+        if isinstance(node, ast.Assign | ast.AugAssign):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and isinstance(node.value, ast.Dict | ast.BinOp):
+                found.setdefault(target.id, []).append(node.value)
+    return found
+
+
+def _keys(value: ast.expr, dicts: Dicts) -> tuple[list[str], list[str]]:
+    """Keys of a dict expression, and the text of the parts whose keys the file does not show."""
+    keys: list[str] = []
+    if isinstance(value, ast.Name) and value.id in dicts:
+        parts = dicts[value.id]
+        dicts = {name: v for name, v in dicts.items() if name != value.id}  # x = {...} | x
+    elif isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr):
+        parts = [value.left, value.right]
+    elif isinstance(value, ast.Dict) and all(key is None or _is_text(key) for key in value.keys):
+        keys = [key.value for key in value.keys if key is not None]
+        parts = [v for k, v in zip(value.keys, value.values, strict=True) if k is None]
+    else:
+        return [], [ast.unparse(value)]
+    found = [_keys(part, dicts) for part in parts]
+    keys += [key for more, _ in found for key in more]
+    return keys, [text for _, hidden in found for text in hidden]
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _call(where: str, target: str, node: ast.Call, dicts: Dicts) -> Call:
+    keywords = [k.arg for k in node.keywords if k.arg]
+    hidden = [ast.unparse(a.value) for a in node.args if isinstance(a, ast.Starred)]
+    for keyword in node.keywords:
+        if keyword.arg is None:
+            keys, rest = _keys(keyword.value, dicts)
+            keywords += keys
+            hidden += rest
+    positional = sum(not isinstance(a, ast.Starred) for a in node.args)
+    return Call(where, target, tuple(dict.fromkeys(keywords)), positional, tuple(hidden))
 
 
 def _remote(where: str, node: ast.Call) -> list[Call]:

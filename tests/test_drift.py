@@ -9,6 +9,7 @@ import dataclasses
 import json
 import pathlib
 import re
+from collections import Counter
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,11 +20,14 @@ import torch
 from drift_calls import PACKAGES, Call, collect
 from drift_signatures import Gone, Sources
 from lock import read_pins
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from utils.engines import changed_defaults
 from utils.engines.base import Engine
 from utils.engines.unsloth_engine import UnslothEngine
 from utils.engines.vllm_sampler import VllmSampler
+from utils.monitor import RLMonitor
 from utils.profiles import PROFILES
 
 PINS = read_pins(drift.PINS)
@@ -35,14 +39,20 @@ INSTALLED = {
 }
 SOURCES = drift.Recorded(INSTALLED, SNAPSHOT)
 
-# Arguments that the text hides behind ** or *. Their keys are checked in test_engines.py.
-STARRED = ("engine.training_options()", "engine.sft_options()", "engine.grpo_options(")
+# Arguments that the text hides behind ** or *: target -> the expressions that may stand there. The
+# keys of the engines' options are checked in test_engines.py.
+OPTIONS = "engine.training_options()"
+STARRED = {
+    "trl.GRPOConfig": (OPTIONS, "engine.grpo_options("),
+    "trl.SFTConfig": (OPTIONS, "engine.sft_options()"),
+}
 # Methods whose object the text does not show and that belong to Python, torch or this repository.
 OTHERS = {
     *("cuDriverGetVersion", "default_factory", "hexdigest", "tobytes", "update"),
     *(name for kind in (str, bytes, list, dict, set, tuple, int, float) for name in dir(kind)),
     *(name for kind in (torch.Tensor, torch.nn.Module, torch.Generator) for name in dir(kind)),
-    *(name for kind in (pathlib.Path, re.Match, Engine, VllmSampler) for name in dir(kind)),
+    *(name for kind in (pathlib.Path, re.Match, Counter, Axes, Figure) for name in dir(kind)),
+    *(name for kind in (Engine, VllmSampler, RLMonitor) for name in dir(kind)),
     *dir(builtins),
 }
 
@@ -88,7 +98,8 @@ def test_the_snapshot_holds_what_is_called_and_no_more():
 
 def test_what_the_text_hides_is_declared():
     for call in drift.calls():
-        hidden = [star for star in call.starred if not star.startswith(STARRED)]
+        declared = STARRED.get(call.target, ())
+        hidden = [star for star in call.starred if not star.startswith(declared)]
         assert not hidden, f"{call}: declare {hidden} in STARRED and test its keys"
     unknown = {
         f"{call.where} {call.name}"
@@ -107,7 +118,7 @@ def test_the_lesson_sets_what_unsloth_changes(config, tokenizer):
     given = engine.training_options().keys() | own.keys()
     for call in drift.calls():
         if call.target == f"trl.{config}":
-            assert set(STARRED[:1]) <= set(call.starred), f"{call}: pass {STARRED[0]}"
+            assert OPTIONS in call.starred, f"{call}: pass {OPTIONS}"
             missing = changed_defaults(config).keys() - given - set(call.keywords)
             assert not missing, f"{call}: Unsloth changes the defaults of {sorted(missing)}"
 
@@ -233,10 +244,13 @@ def test_notebooks_are_read_cell_by_cell(tmp_path):
     cells = [
         {"cell_type": "code", "source": ["%matplotlib inline\n", "from trl import GRPOConfig\n"]},
         {"cell_type": "markdown", "source": ["not code ("]},
-        {"cell_type": "code", "source": ["GRPOConfig(**engine.training_options(), beta=0.0)"]},
+        {"cell_type": "code", "source": ["shared = engine.training_options() | {'beta': 0.0}"]},
+        {"cell_type": "code", "source": ["shared |= {'epsilon': 0.2, **more}\n"]},
+        {"cell_type": "code", "source": ["GRPOConfig(max_steps=1, **shared)"]},
     ]
     file = tmp_path / "lesson.ipynb"
     file.write_text(json.dumps({"cells": cells}), encoding="utf-8")
     (call,), _ = collect(file)
-    assert (call.target, call.keywords) == ("trl.GRPOConfig", ("beta",))
-    assert call.starred == ("engine.training_options()",)
+    assert (call.target, call.where) == ("trl.GRPOConfig", "lesson.ipynb:7")
+    assert call.keywords == ("max_steps", "beta", "epsilon")
+    assert call.starred == ("engine.training_options()", "more")
