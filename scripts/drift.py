@@ -15,6 +15,7 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,10 @@ def code_files() -> list[Path]:
     return sorted((ROOT / "utils/engines").glob("*.py")) + ([lesson] if lesson.exists() else [])
 
 
-def calls() -> list[Call]:
+@cache
+def calls() -> tuple[Call, ...]:
     """Every call of the GPU branch into `PACKAGES`."""
-    return [call for file in code_files() for call in collect(file)[0]]
+    return tuple(call for file in code_files() for call in collect(file)[0])
 
 
 def problem(call: Call, sources: Sources) -> str:
