@@ -136,6 +136,8 @@ class VllmSampler:
             max_model_len=max_model_len,
             enforce_eager=enforce_eager,
             gpu_memory_utilization=gpu_memory_utilization,
+            # A prompt cut in two makes vLLM rewind the seeded noise; a CPU's cannot be rewound.
+            enable_chunked_prefill=torch.cuda.is_available(),
             enable_lora=self.with_adapters,
             max_lora_rank=ranks[0] if self.with_adapters else LORA_RANKS[2],
             # Log-probs after the temperature: those of the distribution sampled from.
