@@ -7,7 +7,7 @@ PY := .venv/bin/python
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 SCREEN_FLAG := $(shell [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser)
 
-.PHONY: help lab test truth run execute seeds sweep lint format lock drift badges clean setup
+.PHONY: help lab test truth run execute seeds sweep bench lint format lock drift badges clean setup
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -39,6 +39,9 @@ seeds: setup ## run one notebook with three seeds, write benchmarks/results: NB=
 
 sweep: setup ## compare the variants that a notebook lists, three seeds each: NB=04
 	@"$(PY)" scripts/run_sweep.py $(NB)
+
+bench: setup ## time our steps against TRL's, 15 quiet minutes: BENCH="sft grpo" runs these
+	@"$(PY)" benchmarks/bench.py $(BENCH)
 
 lint: setup ## check style and formatting
 	@"$(PY)" -m ruff format --check . && "$(PY)" -m ruff check .
