@@ -14,6 +14,8 @@ PASSED_ON = {
     "unsloth.FastLanguageModel.get_peft_model": "unsloth.FastLlamaModel.get_peft_model",
     "transformers.PreTrainedTokenizerBase.decode": "transformers.PreTrainedTokenizerBase._decode",
 }
+# Where the class is that counts, when a package defines the name twice.
+HOMES = {"unsloth.FastLanguageModel": "models/loader"}  # not the one of its CPU backend
 PLAIN = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -61,7 +63,8 @@ class Sources:
     def _own_signature(self, target: str) -> Signature:
         package, *path = target.split(".")
         first = next((i for i, part in enumerate(path) if part[:1].isupper()), len(path) - 1)
-        hint, name, member = "/".join(path[:first]), path[first], path[first + 1 :]
+        name, member = path[first], path[first + 1 :]
+        hint = HOMES.get(f"{package}.{name}") or "/".join(path[:first])
         node = self._definition(package, name, hint)
         if isinstance(node, PLAIN):
             # A function that Unsloth binds to a model comes without its first argument.

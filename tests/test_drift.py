@@ -235,6 +235,15 @@ def test_signatures_from_files(package):
             package.signature(target)
 
 
+def test_of_two_classes_the_named_home_counts(tmp_path):
+    (tmp_path / "models").mkdir()
+    for file, argument in (("_cpu.py", "small"), ("models/loader.py", "large")):
+        text = f"class FastLanguageModel:\n    def __init__(self, {argument}): ...\n"
+        (tmp_path / file).write_text(text, encoding="utf-8")
+    found = Sources({"unsloth": tmp_path}).signature("unsloth.FastLanguageModel")
+    assert found.parameters == ("large",)
+
+
 def test_keyword_arguments_are_not_everything(package):
     call = Call("here", "package.Tool", ("size", "anything"), 0, ())
     assert drift.problem(call, package) == "no argument 'anything'"
