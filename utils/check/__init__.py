@@ -10,8 +10,11 @@ from utils.check.lesson03_policy import clipped_policy_loss
 from utils.check.lesson04 import dpo_loss
 from utils.check.lesson05_advantages import group_advantages
 from utils.check.lesson05_loss import grpo_loss
+from utils.check.lesson06 import importance_weights
+from utils.check.lesson07 import Quiz
 
 __all__ = [
+    "Quiz",
     "bradley_terry_loss",
     "claim",
     "clipped_policy_loss",
@@ -19,6 +22,7 @@ __all__ = [
     "gae",
     "group_advantages",
     "grpo_loss",
+    "importance_weights",
     "k3",
     "lora_forward",
     "reinforce_gradient",
