@@ -270,6 +270,18 @@ def test_a_failed_save_keeps_the_older_adapter(engine, tmp_path, monkeypatch):
         with pytest.raises(OSError, match="disk full"):
             engine.save_adapter(folder)
     assert (folder / "adapter_model.safetensors").read_bytes() == before
+    rename = os.replace
+
+    def second_rename_fails(source, target):
+        if ".new-" in str(source):
+            raise OSError("no power")
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.engines.base.os.replace", second_rename_fails)
+        with pytest.raises(OSError, match="no power"):
+            engine.save_adapter(folder)
+    assert (folder / "adapter_model.safetensors").read_bytes() == before
     assert sorted(f.name for f in tmp_path.iterdir()) == ["adapter"]
     engine.save_adapter(folder)
     assert (folder / "adapter_model.safetensors").read_bytes() != before
@@ -287,6 +299,27 @@ def test_merging_gives_an_ordinary_model_and_leaves_the_engine_alone(engine, tmp
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
     assert gap(engine, rollout) < 1e-4
     models.load_tokenizer(dataclasses.replace(engine.profile, base_model=str(folder)))
+
+
+def test_tags_can_become_tokens_with_trained_rows(profile, tmp_path):
+    given = {"max_length": 64, "new_tokens": ["<work>", "</work>"], **SMALL_LORA}
+    engine = engines.load(profile, **given)
+    ids = engine.tokenizer.encode("<work>1</work>", add_special_tokens=False)
+    assert len(ids) == 3 and engine.model.get_input_embeddings().weight.shape[0] > ids[-1]
+    rows = [p for n, p in engine.model.named_parameters() if p.requires_grad and "lora" not in n]
+    assert [tuple(row.shape) for row in rows] == [(2, engine.model.config.hidden_size)]
+    train(engine)
+    with torch.no_grad():
+        rows[0].add_(0.5)
+    rollout = engine.rollout([ids, PROMPTS[0]], 2, 6, seed=1)
+    other = engines.load(profile, seed=4, **given)
+    other.load_adapter(engine.save_adapter(tmp_path / "adapter"))
+    assert gap(other, rollout) < 1e-4
+    merged = AutoModelForCausalLM.from_pretrained(engine.merge(tmp_path / "merged"))
+    whole = torch.tensor([ids + rollout.completion_ids[0].tolist()])
+    with torch.no_grad():
+        expected, got = engine.model(whole).logits, merged(whole).logits
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_it_runs_the_shipped_model():
