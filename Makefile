@@ -7,11 +7,11 @@ PY := .venv/bin/python
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 SCREEN_FLAG := $(shell [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser)
 
-.PHONY: help lab test truth run execute seeds sweep bench lint format lock drift badges clean setup
+.PHONY: help lab test test-engines truth run execute seeds sweep bench lint format lock drift badges clean setup
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## create or repair .venv (the other targets do this by themselves)
 	@if [ -z "$(PYTHON)" ]; then \
@@ -24,6 +24,9 @@ lab: setup ## open JupyterLab on notebooks/ (LAB_ARGS="--port 9999" passes optio
 
 test: setup ## lint, unit tests, and every notebook compared with its stored outputs
 	@"$(PY)" scripts/run_tests.py
+
+test-engines: setup ## run vLLM and Unsloth on this CPU, in an environment of their own (4 GB)
+	@"$(PY)" scripts/engines_env.py && "$(PY)" scripts/run_engines.py $(ENGINE_ARGS)
 
 truth: setup ## check the losses in four ways and print the table of what was checked
 	@"$(PY)" scripts/truth.py
