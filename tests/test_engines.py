@@ -677,3 +677,13 @@ def _patch_trl_rl_trainers_impl(trainer_file):
 
 def test_ranks_are_those_that_vllm_serves():
     assert all(math.log2(rank).is_integer() or rank == 320 for rank in vllm_sampler.LORA_RANKS)
+
+
+def test_row_logits_are_those_behind_the_log_probs(engine):
+    rollout = engine.rollout(PROMPTS, 2, 5, seed=3)
+    for row in range(len(rollout.texts)):
+        logits = engine.row_logits(rollout, row)  # (t, V)
+        tokens = rollout.completion_ids[row][: len(logits)]
+        assert len(logits) == rollout.lengths[row]
+        found = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        torch.testing.assert_close(found, rollout.logprobs[row, : len(logits)], atol=1e-4, rtol=0)

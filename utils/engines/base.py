@@ -152,6 +152,29 @@ class Engine(ABC):
             self.model.train(training)
         return torch.cat(parts)
 
+    @torch.no_grad()
+    def row_logits(self, rollout: Rollout, row: int) -> Tensor:
+        """Logits (t, V), float32, that the training model gives to one completion's t tokens.
+
+        One row and no padding: with a vocabulary of 150,000 a batch would not fit on a GPU.
+        """
+        of = row // rollout.group_size
+        prompt = rollout.prompt_ids[of][rollout.prompt_mask[of].bool()]
+        answer = rollout.completion_ids[row][rollout.mask[row].bool()]
+        training = self.model.training
+        self.model.eval()
+        try:
+            with self._forward():
+                ids = torch.cat([prompt, answer])[None]
+                logits = self.model(input_ids=ids, use_cache=False).logits[0]
+        finally:
+            self.model.train(training)
+        return logits[len(prompt) - 1 : -1].float()
+
+    def _forward(self) -> contextlib.AbstractContextManager:
+        """What a plain forward pass of the model needs around it."""
+        return contextlib.nullcontext()
+
     def peak_memory(self) -> int | None:
         """Bytes of GPU memory that torch has held at most in this process; None on a CPU."""
         if not self.profile.device.startswith("cuda"):

@@ -182,9 +182,7 @@ class UnslothEngine(Engine):
     ) -> Tensor:
         """Row by row, without padding or cache: Unsloth's forward pass differs with either."""
         result = torch.zeros(completion_ids.shape, device=completion_ids.device)
-        half = self.profile.dtype != torch.float32
-        autocast = torch.autocast(prompt_ids.device.type, self.profile.dtype, enabled=half)
-        with _real_logits(), autocast:
+        with self._forward():
             for row in range(len(completion_ids)):
                 prompt = prompt_ids[row][prompt_mask[row].bool()]
                 answer = completion_ids[row][mask[row].bool()]
@@ -193,6 +191,13 @@ class UnslothEngine(Engine):
                 logits = logits[len(prompt) - 1 : -1].float() / temperature
                 result[row, : len(answer)] = gather_logprobs(logits, answer)
         return result
+
+    @contextmanager
+    def _forward(self) -> Iterator[None]:
+        half = self.profile.dtype != torch.float32
+        device = torch.device(self.profile.device).type
+        with _real_logits(), torch.autocast(device, self.profile.dtype, enabled=half):
+            yield
 
 
 @contextmanager
