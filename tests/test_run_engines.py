@@ -46,6 +46,9 @@ def test_an_index_without_the_cpu_build_of_torch_says_how(monkeypatch) -> None:
     monkeypatch.setattr(engines_env, "run_shown", lambda command: (1, message))
     with pytest.raises(engines_env.Trouble, match="PIP_EXTRA_INDEX_URL"):
         engines_env.pip_install("torch")
+    monkeypatch.setattr(engines_env, "run_shown", lambda command: (1, "ERROR: no such luck"))
+    with pytest.raises(engines_env.Trouble, match="delete the folder .venv-engines and"):
+        engines_env.pip_install("torch")
 
 
 def test_other_systems_are_told(monkeypatch) -> None:
