@@ -13,6 +13,9 @@ NBVAL = ["pytest", "--nbval", "--nbval-current-env", "--nbval-sanitize-with", "t
 NBVAL += ["--nbval-cell-timeout", "1800", "-p", "no:cacheprovider"]
 
 
+SIDE_BY_SIDE = ["unit tests"]  # beside the notebooks; all else comes before them
+
+
 def steps() -> list[tuple[str, list[str]]]:
     """Name and command (a module with its arguments) of each step."""
     checks = [
@@ -27,13 +30,14 @@ def steps() -> list[tuple[str, list[str]]]:
 def run_step(name: str, command: list[str]) -> tuple[str, bool, float]:
     """Run one step; return its name, whether it passed and the seconds.
 
-    Notebooks run side by side, so the output of each is shown when it has ended.
+    Notebooks run beside other steps, so the output of each is shown when it has ended.
     """
     # Each notebook stands alone, on the shipped checkpoints; the learner's runs/ stay untouched.
     env = os.environ | {"COURSE_RUNS": str(BUILD / "test_runs" / Path(name).stem)}
     options: dict = {}
-    if name.endswith(".ipynb"):
+    if name in SIDE_BY_SIDE or name.endswith(".ipynb"):
         env["OMP_NUM_THREADS"] = "1"  # two small models side by side beat one on two threads
+    if name.endswith(".ipynb"):
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         options |= {"encoding": "utf-8", "errors": "replace"}  # whatever the locale
     print(f"\n--- {name}", flush=True)
@@ -46,13 +50,13 @@ def run_step(name: str, command: list[str]) -> tuple[str, bool, float]:
 
 
 def main() -> int:
-    """Run every step, the notebooks two at a time; 1 if any failed."""
+    """Run every step, unit tests and notebooks two at a time; 1 if any failed."""
     use_fixed_env()
     plan = steps()
-    notebooks = [step for step in plan if step[0].endswith(".ipynb")]
-    results = [run_step(*step) for step in plan if step not in notebooks]
+    together = [s for s in plan if s[0] in SIDE_BY_SIDE or s[0].endswith(".ipynb")]
+    results = [run_step(*step) for step in plan if step not in together]
     with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
-        results += pool.map(lambda step: run_step(*step), notebooks)
+        results += pool.map(lambda step: run_step(*step), together)
     print("\n--- results")
     for name, passed, seconds in results:
         print(f"{name:<36} {'passed' if passed else 'FAILED'}  {seconds:5.0f} s")
