@@ -7,7 +7,7 @@ PY := .venv/bin/python
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 SCREEN_FLAG := $(shell [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser)
 
-.PHONY: help lab test test-engines truth run execute seeds sweep bench lint format lock drift badges clean setup
+.PHONY: help lab test test-engines truth run execute seeds sweep bench lint format lock drift gpu-check badges clean setup
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -57,6 +57,9 @@ lock: setup ## rewrite the pins (UPGRADE="trl peft" moves those to the newest th
 
 drift: setup ## check the GPU branch's calls against pinned and newest packages (0.8 GB)
 	@"$(PY)" scripts/drift.py $(DRIFT_ARGS)
+
+gpu-check: setup ## measure this GPU and run the notebooks under `small` on it (CHECK_ARGS=--smoke)
+	@"$(PY)" scripts/gpu_check.py $(CHECK_ARGS)
 
 badges: setup ## write the public address into notebooks and README: REPO=owner/name
 	@"$(PY)" scripts/stamp_badges.py "$(REPO)"

@@ -231,7 +231,7 @@ def make(target: str, folder: Path, **env: str) -> subprocess.CompletedProcess:
 
 
 def test_help_lists_every_target(clone: Path) -> None:
-    shown = set(re.findall(r"^  (\w+) ", make("help", clone).stdout, re.MULTILINE))
+    shown = set(re.findall(r"^  ([\w-]+) ", make("help", clone).stdout, re.MULTILINE))
     phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
     assert shown == set(phony.split())
     assert {"lab", "test", "run", "execute", "lock", "badges", "clean"} <= shown
