@@ -130,15 +130,15 @@ def test_out_of_memory_names_an_option_of_this_script(course, monkeypatch, tmp_p
     def fail(plan):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    # Large enough for a difference in the first decimal.
+    # Logits of more than a GiB: chunking them would save most, and the script cannot.
     wide = replace(SHAPE, vocab=200_000)
     monkeypatch.setattr(gpu_check, "SHAPES", {SHAPE.name: wide})
     monkeypatch.setattr(gpu_check, "measure_apart", fail)
-    sizes_given = ("--completion-tokens", "512", "--micro-batch", "4")
+    sizes_given = ("--completion-tokens", "512", "--micro-batch", "8")
     assert check(tmp_path, *sizes_given) == (1, None)
     error = capsys.readouterr().err
     assert "no room for 2.00 GiB more" in error
-    assert "Turn down first: micro_batch 4 -> 2" in error and "logits_chunk" not in error
+    assert "Turn down first: micro_batch 8 -> 4" in error and "logits_chunk" not in error
 
 
 def test_an_interrupted_run_leaves_the_old_file(course, monkeypatch, tmp_path):
@@ -178,10 +178,18 @@ def test_the_row_has_a_cell_for_each_head():
     assert cells["training, peak"] == "7.0 GiB computed"  # nothing is called measured that was not
 
 
+def test_no_token_ends_a_measured_completion(random_model, tokenizer):
+    generator = torch.Generator().manual_seed(0)
+    given = (random_model, tokenizer, [[5, 6, 7]], 64, 64)
+    ended = rollout.sample(*given, generator=generator).finished
+    assert ended.any()  # the usual stop tokens would end some of 64
+    sampled = rollout.sample(*given, generator=generator, stop_ids=gpu_check.NEVER)
+    assert sampled.mask.all() and sampled.completion_ids.shape == (64, 64)
+
+
 def test_micro_batches_add_up_to_the_whole_gradient(random_model, tokenizer):
     ids = [[5, 6, 7], [8, 9, 10]]
     sampled = rollout.sample(random_model, tokenizer, ids, 3, 4, stop_ids=gpu_check.NEVER)
-    assert sampled.mask.all() and sampled.completion_ids.shape == (6, 4)
     updated = []
     for micro_batch in (6, 4):  # 4 and 2 rows: parts of different size
         torch.manual_seed(0)
