@@ -2,11 +2,14 @@ import dataclasses
 import importlib.metadata
 import platform
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+from utils import profiles
 from utils.profiles import PROFILES, get_profile, repo_root, seed_everything, versions
 
 
@@ -128,3 +131,47 @@ def test_seed_and_smoke_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("COURSE_SEED", "-1")
     with pytest.raises(ValueError, match="COURSE_SEED must be a whole number"):
         get_profile("tiny")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is Linux's")
+def test_freed_memory_is_used_again():
+    code = """
+import resource, torch
+from utils import profiles
+if {call}:
+    assert profiles.keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(16, 2**20)
+before = faults()
+for _ in range(10):
+    torch.ones(16, 2**20)  # 64 MiB
+print(faults() - before)
+"""
+    default, kept = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", code.format(call=call)],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for call in (False, True)
+    )
+    assert kept < default / 4
+
+
+def test_a_cpu_profile_keeps_freed_memory(monkeypatch):
+    calls = []
+    monkeypatch.setattr(profiles, "keep_freed_memory", lambda: calls.append(True))
+    profiles.get_profile("tiny")
+    assert calls
+
+
+def test_another_c_library_is_no_error(monkeypatch):
+    def no_library(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(profiles.ctypes, "CDLL", no_library)
+    assert profiles.keep_freed_memory() is False
