@@ -59,10 +59,10 @@ def make(name: str, quick: bool) -> Section:
     return Section(
         settings={"checkpoint": f"assets/tiny/{'sft' if name == 'ppo' else 'base'}"} | settings,
         variants={"ppo": ppo, "grpo": grpo}[name](lesson, config),
-        points=[{"steps": 3 if quick else 9}],
-        warm_up={"steps": 2},
+        points=[{"steps": 3 if quick else {"ppo": 5, "grpo": 9}[name]}],
+        warm_up={"steps": 1},
         repeats=1 if quick else 2,
-        memory_points=[{"steps": 2}],
+        memory_points=[{"steps": 1}],
     )
 
 

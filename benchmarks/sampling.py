@@ -26,11 +26,10 @@ def make(name: str, quick: bool) -> Section:
     lesson = {"prompts": 32, "group_size": 8, "shots": 0, "new_tokens": 48, "stop": True}
     if quick:
         lesson |= {"prompts": 2, "group_size": 2, "new_tokens": 4}
-    changes: list[dict] = [{}]  # as in lesson 05, then one thing changed
+    changes: list[dict] = [{}]  # as in lesson 05, then group, batch, prompt length, end
     if not quick:
-        changes += [{"prompts": 4}, {"prompts": 16}]
         changes += [{"prompts": 128, "group_size": 2}, {"prompts": 8, "group_size": 32}]
-        changes += [{"shots": 4}, {"shots": 8}]
+        changes += [{"prompts": 8}, {"prompts": 8, "shots": 4}, {"prompts": 8, "shots": 8}]
         changes += [{"stop": False}]
     prompts = Prompts(tokenizer)
     points = [described(lesson | change, prompts) for change in changes]

@@ -29,7 +29,7 @@ def make(name: str, quick: bool) -> Section:
     """The section of one method: "sft", "rm" or "dpo"."""
     profile = profiles.get_profile()
     tokenizer = models.load_tokenizer(profile)
-    steps, batch = (3, 2) if quick else (21, 16)
+    steps, batch = (3, 2) if quick else (16, 16)
     rows = make_rows(tokenizer, steps * batch)
     profiles.seed_everything(0)
     variants = {"sft": sft, "rm": reward_model, "dpo": dpo}[name](profile, tokenizer, rows, batch)
