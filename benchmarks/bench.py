@@ -72,6 +72,9 @@ def make(name: str, quick: bool):
     """The section, with its models and data loaded."""
     from transformers import logging
 
+    from utils import profiles
+
+    profiles.keep_freed_memory()  # for every variant, theirs too: what is left is the method
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     return importlib.import_module(MODULES[name]).make(name, quick)

@@ -163,6 +163,7 @@ def circumstances() -> dict:
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "load_before": round(os.getloadavg()[0], 2),
+            "keeps_freed_memory": profiles.keep_freed_memory(),
         },
         "versions": profiles.versions(),
     }

@@ -124,7 +124,7 @@ def vocabulary(quick: bool) -> Section:
         return gather_logprobs(hidden @ weight.T, ids)
 
     return Section(
-        settings={"data": "random states", "dtype": "float32", "chunk": 128},
+        settings={"data": "random states", "dtype": "float32", "chunk": 64},
         variants={
             "chunked": lambda point: run(chunked_logprobs, point),
             "naive": lambda point: run(naive, point),

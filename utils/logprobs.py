@@ -65,9 +65,10 @@ class _ChunkedLogprobs(torch.autograd.Function):
             weight_grad = torch.zeros_like(weight, dtype=grad.dtype)
         for start in range(0, len(ids), ctx.chunk):
             part = slice(start, start + ctx.chunk)
-            logits = _full_precision(hidden[part] @ weight.T) / ctx.temperature
-            # d log p(id) / d logits = onehot(id) - p
-            logits_grad = torch.softmax(logits, dim=-1).mul_(-grad[part, None])
+            # d log p(id) / d logits = onehot(id) - p; no name holds on to the logits
+            logits_grad = torch.softmax(
+                _full_precision(hidden[part] @ weight.T).div_(ctx.temperature), dim=-1
+            ).mul_(-grad[part, None])
             logits_grad.scatter_add_(1, ids[part, None], grad[part, None]).div_(ctx.temperature)
             hidden_grad[part] = logits_grad.to(weight.dtype) @ weight
             if weight_grad is not None:
@@ -80,7 +81,7 @@ def chunked_logprobs(
     weight: torch.Tensor,
     ids: torch.Tensor,
     temperature: float = 1.0,
-    chunk: int = 128,
+    chunk: int = 64,
 ) -> torch.Tensor:
     """log softmax(hidden @ weight.T / temperature)[ids], (...), never holding all the logits.
 
