@@ -2,16 +2,17 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_BASE
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, DynamicCache, Qwen2Config, Qwen3Config, Qwen3ForCausalLM
 
 from utils import lora, sizes
 from utils.logprobs import gather_logprobs
 
+TINY_BASE = Path(__file__).resolve().parents[1] / "assets/tiny/base"
 ATTENTION = ("q_proj", "v_proj")
 ELEMENT = {torch.bfloat16: 2, torch.float32: 4}
 
