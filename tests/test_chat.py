@@ -225,12 +225,21 @@ def test_pad_left():
     assert ids.dtype == mask.dtype == torch.long
 
 
+def test_pad_right():
+    ids, mask = chat.pad_right([[5, 6, 7], [8]], pad_id=0)
+    assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert mask.tolist() == [[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]]
+    assert ids.dtype == torch.long and mask.dtype == torch.float32
+
+
 def test_empty_batches_are_refused():
     with pytest.raises(ValueError, match="no examples"):
         chat.collate([], pad_id=0)
     for prompts in ([], [[1], []]):
         with pytest.raises(ValueError, match="at least one prompt"):
             chat.pad_left(prompts, pad_id=0)
+        with pytest.raises(ValueError, match="at least one completion"):
+            chat.pad_right(prompts, pad_id=0)
 
 
 def test_template_survives_saving(tok, tmp_path):

@@ -214,6 +214,24 @@ def test_dropout_acts_on_the_update_in_training_only():
     assert layer(x).equal(layer.base(x))
 
 
+def test_dropout_acts_on_the_input_of_the_update():
+    layer = LoRALinear(nn.Linear(16, 3), rank=2, alpha=4, dropout=0.5)
+    nn.init.normal_(layer.lora_b)
+    x = torch.randn(5, 16)
+    torch.manual_seed(0)
+    got = layer(x)
+    torch.manual_seed(0)
+    dropped = nn.functional.dropout(x, 0.5)
+    expected = layer.base(x) + 2.0 * dropped @ layer.lora_a.T @ layer.lora_b.T
+    torch.testing.assert_close(got, expected)
+
+
+def test_a_layer_by_itself_is_frozen():
+    layer = LoRALinear(nn.Linear(4, 3), rank=2, alpha=4)
+    assert not layer.base.weight.requires_grad and not layer.base.bias.requires_grad
+    assert layer.lora_a.requires_grad and layer.lora_b.requires_grad
+
+
 def test_half_precision_weights_keep_float32_adapters():
     model = randomise(inject_lora(qwen3(torch.bfloat16), 4, 8, TARGETS))
     assert {p.dtype for p in lora_parameters(model)} == {torch.float32}
@@ -223,6 +241,8 @@ def test_half_precision_weights_keep_float32_adapters():
     assert unmerged.dtype == torch.bfloat16
     exact = x.float() @ (layer.base.weight.float() + 2.0 * layer.lora_b @ layer.lora_a).T
     torch.testing.assert_close(unmerged.float(), exact, atol=0.05, rtol=0.02)
+    update = 2.0 * (x.float() @ layer.lora_a.T @ layer.lora_b.T)
+    assert unmerged.equal((layer.base(x) + update).to(torch.bfloat16))  # rounded once
     expected = layer.base.weight.float() + 2.0 * (layer.lora_b @ layer.lora_a)
     merge_lora(model)
     merged = model.model.layers[0].self_attn.q_proj.weight

@@ -386,6 +386,9 @@ def test_truncation_at_a_level_and_as_a_rise():
 def test_steps_without_a_gradient_do_not_set_the_start():
     assert names({"grad_norm": [0.0, 1.0] * 20}) == []
     assert names({"grad_norm": [0.0] * 40}) == []
+    # Nor do they hide an explosion: two of five steps have none.
+    exploding = [1.0] * 20 + [50.0, 0.0, 60.0, 0.0, 55.0] * 4
+    assert names({"grad_norm": exploding}) == ["gradient_explosion"]
 
 
 def test_the_value_model_gets_time():

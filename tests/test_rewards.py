@@ -497,6 +497,24 @@ def test_length_counts_what_is_said():
     assert rewards.sales_reward(said + "好" * 4000) == 0.0
 
 
+def test_long_prompts_are_not_read():
+    assert rewards.sales_reward(FULL_REPLY, prompt="好" * 4000) == pytest.approx(0.8)
+    assert rewards.sales_reward(FULL_REPLY, prompt="好" * 4001) == 0.0
+
+
+def test_a_sentence_serves_two_elements_or_none():
+    two, three = "我理解您对价格的顾虑,它的优势很明显", "您好,我理解您对价格的顾虑,它的优势很明显"
+    assert rewards.sales_reward(two) == pytest.approx(0.2 + 2 * 0.06)
+    assert rewards.sales_reward(three) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("length", "points"), [(49, 0.03), (50, 0.07), (99, 0.07), (100, 0.1), (501, 0.07), (801, 0.03)]
+)
+def test_the_length_that_the_notes_pay_for(length, points):
+    assert rewards.sales_reward_naive("好" * length) == pytest.approx(0.2 + points)
+
+
 # Any text
 
 

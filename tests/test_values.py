@@ -1,5 +1,6 @@
 """Scalar heads: values and rewards of completions against full forward passes, row by row."""
 
+import copy
 from logging import Handler
 
 import pytest
@@ -69,6 +70,13 @@ def test_token_scores_equal_the_librarys_reward_at_the_last_token(scalar_model):
     torch.testing.assert_close(
         values.completion_rewards(scalar_model, *batch()), library, atol=1e-4, rtol=1e-4
     )
+
+
+def test_scores_are_float32_at_least(scalar_model):
+    for dtype, expected in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
+        model = copy.deepcopy(scalar_model).to(dtype)
+        assert values.completion_values(model, *batch()).dtype == expected
+        assert values.token_scores(model, *chat.pad_left(PROMPTS, 0)).dtype == expected
 
 
 def test_last_token_with_padding_on_either_side():
