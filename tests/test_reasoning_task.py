@@ -1,3 +1,4 @@
+import copy
 import json
 from dataclasses import replace
 
@@ -13,8 +14,9 @@ TINY, SMALL, LARGE = (profiles.PROFILES[name] for name in ("tiny", "small", "qwe
 
 @pytest.fixture
 def templated(tokenizer):
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
+    own = copy.deepcopy(tokenizer)  # the fixture is everybody's
+    own.chat_template = CHAT_TEMPLATE
+    return own
 
 
 def write(folder, name, split, rows):

@@ -3,6 +3,7 @@
 Checked: that the code path works from data to saved model. Not checked: that anything is learned.
 """
 
+import copy
 import json
 import os
 import shutil
@@ -29,9 +30,9 @@ TRAINS_NOTHING = ("00_foundations", "07_self_test")
 @pytest.fixture(scope="session")
 def random_base(tmp_path_factory, random_model, tokenizer):
     """A Qwen3 with random weights, saved to disk as a learner's download would be."""
-    return models.save_checkpoint(
-        random_model, tokenizer, tmp_path_factory.mktemp("base") / "qwen3"
-    )
+    roomy = copy.deepcopy(random_model)  # lesson 06 asks for a context of 1,024 tokens
+    roomy.config.max_position_embeddings = 2048
+    return models.save_checkpoint(roomy, tokenizer, tmp_path_factory.mktemp("base") / "qwen3")
 
 
 @pytest.fixture(scope="session")

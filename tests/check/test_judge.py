@@ -18,6 +18,7 @@ EXERCISES = [
     check.dpo_loss,
     check.group_advantages,
     check.grpo_loss,
+    check.importance_weights,
 ]
 
 
@@ -38,7 +39,7 @@ def content(exercise, monkeypatch):
 
 
 def test_every_check_is_tested_here():
-    assert {e.__name__ for e in EXERCISES} | {"claim"} == set(check.__all__)
+    assert {e.__name__ for e in EXERCISES} | {"claim", "Quiz"} == set(check.__all__)
 
 
 def test_every_mistake_is_told_from_the_right_answer_and_from_the_others(content):
