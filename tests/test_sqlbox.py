@@ -952,3 +952,39 @@ def test_real_gold_queries_are_told_from_mutants(data_dir, record_property):
     record_property("missed", dict(missed))
     assert tried.total() > 5000
     assert missed.total() <= 0.005 * tried.total(), (tried, missed)
+
+
+CATS = "CREATE TABLE cats (name TEXT, age INTEGER, owner TEXT)"
+
+
+def test_where_the_stored_order_decides_both_ends_agree():
+    gold = "SELECT name FROM cats LIMIT 1"
+    used = sqlbox._reference(CATS, gold).databases
+    assert used
+    for number in range(len(used)):
+        names = run_query(CATS, "SELECT name FROM cats", gold, database=number).rows
+        assert names[0] == names[-1]
+
+
+@pytest.mark.parametrize("column", ["age", "owner"])
+def test_databases_that_show_the_order_come_first(column):
+    used = sqlbox._reference(CATS, f"SELECT name FROM cats ORDER BY {column}").databases
+    shows_order = [database.ordered for database in used]
+    assert set(shows_order) == {True, False}
+    assert shows_order == sorted(shows_order, reverse=True)
+
+
+def test_a_database_that_is_too_much_work_is_left_out_and_other_failures_are_not(monkeypatch):
+    outcomes = [sqlbox.QueryFailed("limit", "too much"), "a database"]
+
+    def make(*_):
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(sqlbox, "_database", make)
+    assert list(sqlbox._databases(None, None, [], "", tries=2)) == ["a database"]
+    outcomes.append(sqlbox.QueryFailed("error", "no such column"))
+    with pytest.raises(sqlbox.QueryFailed, match="no such column"):
+        list(sqlbox._databases(None, None, [], "", tries=1))

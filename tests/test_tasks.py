@@ -256,3 +256,14 @@ def test_a_made_up_column_called_all_stands_in_no_query():
     examples = sql.make_examples("train", 750, seed=202)
     assert len(examples) == 750
     assert [e.answer for e in examples if sql.score(e, e.answer) != 1.0] == []
+
+
+def test_an_answer_is_right_word_for_word_only():
+    fact = identity.facts()[0]
+    assert identity.score(fact, f" {fact.answer}\n") == 1.0
+    for text in ("", fact.answer[:-1], fact.answer + " Or not."):
+        assert identity.score(fact, text) == 0.0
+
+
+def test_a_maker_that_opens_a_sentence_has_a_capital():
+    assert identity.fill("{Maker} made me.", "Nova", "the river lab") == "The river lab made me."
