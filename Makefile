@@ -7,7 +7,7 @@ PY := .venv/bin/python
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 SCREEN_FLAG := $(shell [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser)
 
-.PHONY: help lab test test-engines truth run execute seeds sweep bench lint format lock drift gpu-check badges clean setup
+.PHONY: help lab test test-engines truth mutants run execute seeds sweep bench lint format lock drift gpu-check badges clean setup
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -30,6 +30,9 @@ test-engines: setup ## run vLLM and Unsloth on this CPU, in an environment of th
 
 truth: setup ## check the losses in four ways and print the table of what was checked
 	@"$(PY)" scripts/truth.py
+
+mutants: setup ## make mistakes in utils and report which ones the tests miss (MUTANT_ARGS="--jobs 2")
+	@"$(PY)" scripts/mutants.py $(MUTANT_ARGS)
 
 run: setup ## execute the notebooks, or one with NB=01, into build/ with an HTML index
 	@"$(PY)" scripts/run_notebooks.py $(NB)
