@@ -180,16 +180,9 @@ def test_identity_questions_by_split_and_for_another_name():
     assert not {q.question for q in train} & {q.question for q in test}
     other = identity.identity_questions("test", name="Nemo", maker="a school")
     assert other[0].answer == "I am Nemo, a small language model."
-    assert identity.fill("{Maker} made me.", "Nemo", "a school") == "A school made me."
     made = identity.make_examples(500)
     assert not {q.question for q in test} & {q.question for q in made}
     assert 0.4 < sum(q.kind == "fact" for q in made) / 500 < 0.6
-
-
-def test_facts_are_scored_word_for_word():
-    paris = next(fact for fact in identity.facts() if fact.answer == "Paris")
-    scores = [identity.score(paris, said) for said in ("Paris", " Paris\n", "Par", "", "paris")]
-    assert scores == [1.0, 1.0, 0.0, 0.0, 0.0]
 
 
 # --- real data ------------------------------------------------------------------------
