@@ -95,3 +95,40 @@ def test_notebook_runs_under_small(
     assert sum("image/png" in o.get("data", {}) for o in shown) >= 1
     saved = {path.stat().st_ino for path in (tmp_path / "small").rglob("model.safetensors")}
     assert saved - given or notebook.stem in TRAINS_NOTHING
+
+
+@pytest.mark.slow
+def test_lesson_06_runs_under_qwen3_4b_with_its_own_data(random_base, tmp_path, monkeypatch):
+    """The profile's data, template and sizes; on a CPU transformers stands in for Unsloth."""
+    rows = {
+        "dapo_math/train": [
+            {"prompt": f"What is {n} plus 1?", "solution": str(n + 1)} for n in range(200)
+        ],
+        "open_math/cot": [
+            {
+                "problem": f"What is {n} plus 2?",
+                "expected_answer": str(n + 2),
+                "generated_solution": f"<think>{n}+2={n + 2}</think>So {n + 2}.",
+            }
+            for n in range(40)
+        ],
+    }
+    for name, lines in rows.items():
+        target = tmp_path / "data" / f"{name}.jsonl"
+        target.parent.mkdir(parents=True)
+        target.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    settings = {
+        "COURSE_PROFILE": "qwen3_4b",
+        "COURSE_DEVICE": "cpu",
+        "COURSE_BASE_MODEL": str(random_base),
+        "COURSE_DATA_DIR": str(tmp_path / "data"),
+        "COURSE_RUNS": str(tmp_path / "runs"),
+        "COURSE_SMOKE": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    notebook = ROOT / "notebooks/06_qwen3_4b_grpo.ipynb"
+    node = nbformat.read(notebook, as_version=4)
+    NotebookClient(node, timeout=600, resources={"metadata": {"path": notebook.parent}}).execute()
+    assert list((tmp_path / "runs/qwen3_4b/reasoning/merged").glob("model.safetensors"))
