@@ -278,7 +278,7 @@ def test_a_failed_save_keeps_the_older_adapter(engine, tmp_path, monkeypatch):
         rename(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("utils.engines.base.os.replace", second_rename_fails)
+        patch.setattr("utils.models.os.replace", second_rename_fails)
         with pytest.raises(OSError, match="no power"):
             engine.save_adapter(folder)
     assert (folder / "adapter_model.safetensors").read_bytes() == before

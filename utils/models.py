@@ -168,23 +168,33 @@ def save_checkpoint(
 ) -> Path:
     """Write model and tokenizer to the folder `path`, whole or not at all.
 
-    Everything is written to a folder beside `path`, which then takes its place; if anything
-    fails on the way, an older checkpoint at `path` is kept and the partial one removed.
+    An older checkpoint at `path` is kept until the new one takes its place.
     Raises ValueError for a model with LoRA adapters: merge them first.
     """
     if any("lora" in name.lower() for name, _ in model.named_parameters()):
         raise ValueError("this model has LoRA adapters: merge them before saving a checkpoint")
-    path = Path(path).expanduser().absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    token = uuid.uuid4().hex[:8]
-    fresh, old = (path.with_name(f".{path.name}.{kind}-{token}") for kind in ("new", "old"))
-    try:
-        fresh.mkdir()
+    with whole_folder(path) as fresh:
         with _no_progress_bars():
             model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
         for file in fresh.iterdir():  # safetensors writes files that only the owner can read
             file.chmod((fresh / "config.json").stat().st_mode & 0o777)
+    return Path(path).expanduser().absolute()
+
+
+@contextlib.contextmanager
+def whole_folder(folder: str | Path) -> Iterator[Path]:
+    """A new folder that takes the place of `folder` when the block ends without an error.
+
+    If anything fails on the way, an older folder is kept and the partial one removed.
+    """
+    path = Path(folder).expanduser().absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    token = uuid.uuid4().hex[:8]
+    fresh, old = (path.with_name(f".{path.name}.{kind}-{token}") for kind in ("new", "old"))
+    try:
+        fresh.mkdir()
+        yield fresh
         if path.exists():
             os.replace(path, old)  # a folder cannot replace a folder that is not empty
         os.replace(fresh, path)
@@ -193,4 +203,3 @@ def save_checkpoint(
             os.replace(old, path)
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)
-    return path

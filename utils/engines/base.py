@@ -2,10 +2,7 @@
 
 import contextlib
 import json
-import os
-import shutil
 import tempfile
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from utils.logprobs import completion_logprobs
-from utils.models import load_policy, save_checkpoint
+from utils.models import load_policy, save_checkpoint, whole_folder
 from utils.profiles import Profile
 from utils.rollout import Rollout
 
@@ -82,7 +79,7 @@ class Engine(ABC):
         """
         if not any(b.any() for name, b in self.adapter_weights() if ".lora_B." in name):
             raise ValueError("every lora_B is zero: the adapter was never trained")
-        with _whole_folder(folder) as fresh:
+        with whole_folder(folder) as fresh:
             self._write_adapter(fresh)
         return Path(folder)
 
@@ -202,23 +199,3 @@ class Engine(ABC):
         return completion_logprobs(
             self.model, prompt_ids, prompt_mask, completion_ids, mask, temperature
         )
-
-
-@contextlib.contextmanager
-def _whole_folder(folder: str | Path) -> Iterator[Path]:
-    """A new folder that takes the place of `folder` when the block ends without an error."""
-    path = Path(folder).expanduser().absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    token = uuid.uuid4().hex[:8]
-    fresh, old = (path.with_name(f".{path.name}.{kind}-{token}") for kind in ("new", "old"))
-    try:
-        fresh.mkdir()
-        yield fresh
-        if path.exists():
-            os.replace(path, old)  # a folder cannot replace a folder that is not empty
-        os.replace(fresh, path)
-    finally:
-        if old.exists() and not path.exists():
-            os.replace(old, path)
-        for leftover in (fresh, old):
-            shutil.rmtree(leftover, ignore_errors=True)
