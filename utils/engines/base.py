@@ -142,7 +142,7 @@ class Engine(ABC):
         self.model.eval()
         try:
             parts = [
-                self._logprobs(*chunk, temperature or 1.0)
+                completion_logprobs(self.model, *chunk, temperature or 1.0)
                 for chunk in zip(*(x.split(rows) for x in tensors), strict=True)
             ]
         finally:
@@ -187,15 +187,3 @@ class Engine(ABC):
     def _write_adapter(self, folder: Path) -> None:
         # The rows of added tokens are saved, not the whole embedding around them.
         self.model.save_pretrained(str(folder), save_embedding_layers=False)
-
-    def _logprobs(
-        self,
-        prompt_ids: Tensor,
-        prompt_mask: Tensor,
-        completion_ids: Tensor,
-        mask: Tensor,
-        temperature: float,
-    ) -> Tensor:
-        return completion_logprobs(
-            self.model, prompt_ids, prompt_mask, completion_ids, mask, temperature
-        )

@@ -172,24 +172,13 @@ class UnslothEngine(Engine):
     def _write_adapter(self, folder: Path) -> None:
         self.model.save_lora(str(folder))
 
-    def _logprobs(
-        self,
-        prompt_ids: Tensor,
-        prompt_mask: Tensor,
-        completion_ids: Tensor,
-        mask: Tensor,
-        temperature: float,
-    ) -> Tensor:
-        """Row by row, without padding or cache: Unsloth's forward pass differs with either."""
-        result = torch.zeros(completion_ids.shape, device=completion_ids.device)
-        with self._forward():
-            for row in range(len(completion_ids)):
-                prompt = prompt_ids[row][prompt_mask[row].bool()]
-                answer = completion_ids[row][mask[row].bool()]
-                ids = torch.cat([prompt, answer])[None]
-                logits = self.model(input_ids=ids, use_cache=False).logits[0]
-                logits = logits[len(prompt) - 1 : -1].float() / temperature
-                result[row, : len(answer)] = gather_logprobs(logits, answer)
+    @torch.no_grad()
+    def trainer_logprobs(self, rollout: Rollout, temperature: float = 1.0) -> Tensor:
+        """Row by row, without padding: Unsloth's forward pass differs with it."""
+        result = torch.zeros_like(rollout.logprobs)
+        for row, length in enumerate(rollout.lengths.tolist()):
+            logits = self.row_logits(rollout, row) / (temperature or 1.0)
+            result[row, :length] = gather_logprobs(logits, rollout.completion_ids[row, :length])
         return result
 
     @contextmanager
