@@ -21,7 +21,8 @@ from typing import Any
 
 from drift_calls import PACKAGES, Call, collect
 from drift_signatures import Gone, Signature, Sources
-from lock import ROOT, read_pins, replace_file
+from lock import ROOT, read_pins
+from whole_file import write_whole
 
 from utils.engines.defaults import RECORDED, TRAINER_FILES, compare_defaults
 
@@ -173,7 +174,7 @@ def main() -> int:
         text = json.dumps(content, indent=1) + "\n"
         if args.write:
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, text)
+            write_whole(path, text)
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
             print(f"{path.name} is not what the pinned wheels say: DRIFT_ARGS=--write writes it")
             passed = False

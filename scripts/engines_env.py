@@ -8,7 +8,6 @@ dependencies; what they ask for is installed afterwards, under constraints-gpu.t
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from setup_env import CPU_HINT, Trouble, answer_of, run_shown, say, why_pip_failed
+from whole_file import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv-engines"
@@ -110,9 +110,7 @@ def build() -> None:
     say(f"Left out on purpose, whatever pip says about it: {', '.join(sorted(LEFT_OUT))}.")
     rest = wanted(engines_requirements())
     pip_install("-c", "constraints-gpu.txt", f"torch=={TORCH}", *rest, "pytest", "-e", ".")
-    part = STAMP.with_suffix(".part")
-    part.write_text(json.dumps(fingerprint()), encoding="utf-8")
-    os.replace(part, STAMP)
+    write_whole(STAMP, json.dumps(fingerprint()))
     say("The environment of the engines is ready.")
 
 

@@ -33,7 +33,7 @@ import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from peft import LoraConfig, get_peft_model
-from run_notebooks import Progress, error_of, find_notebooks, write_whole
+from run_notebooks import Progress, error_of, find_notebooks
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -41,6 +41,7 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3ForSequenceClassification,
 )
+from whole_file import write_whole
 
 from utils import engines, memory, models, profiles, rollout, sizes
 from utils.advantages import group_advantages

@@ -8,7 +8,6 @@ its versions, so a package has the same version in both.
 """
 
 import argparse
-import os
 import re
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from packaging.markers import Marker
 from packaging.requirements import Requirement
+from whole_file import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMED = [
@@ -85,14 +85,7 @@ def compile_lock(extras: list[str], target: Path, upgrade: list[str], limit: Pat
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         pins = [short_line(line) for line in output.read_text(encoding="utf-8").splitlines()]
     note = f"# Exact versions for Python 3.11 and 3.12, {HEADERS[target.name]}.\n"
-    replace_file(target, note + "# Written by `make lock`; do not edit.\n" + "\n".join(pins) + "\n")
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write_whole(target, note + "# Written by `make lock`; do not edit.\n" + "\n".join(pins) + "\n")
 
 
 def read_pins(path: Path) -> dict[str, str]:
@@ -136,7 +129,7 @@ def main() -> int:
     except subprocess.CalledProcessError as error:
         print("No set of versions fits the ranges in pyproject.toml (see above).", file=sys.stderr)
         return error.returncode
-    replace_file(ROOT / "environment.yml", environment_text(read_pins(gpu)))
+    write_whole(ROOT / "environment.yml", environment_text(read_pins(gpu)))
     print("Wrote constraints-gpu.txt, constraints.txt and environment.yml.")
     return 0
 

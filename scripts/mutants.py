@@ -31,7 +31,8 @@ from queue import SimpleQueue
 
 import pytest
 from mutations import KINDS, MUTATIONS, Mutation
-from run_notebooks import ROOT, use_fixed_env, write_whole
+from run_notebooks import ROOT, use_fixed_env
+from whole_file import write_whole
 
 RESULTS = ROOT / "benchmarks" / "results" / "mutants.json"
 NOT_COPIED = (".git", ".venv*", "build", "runs", "__pycache__", ".*cache", "node_modules")

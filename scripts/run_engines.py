@@ -17,7 +17,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from engines_env import ENGINES, VENV
-from lock import replace_file
+from whole_file import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "engines"
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
         "versions": versions(),
         "engines": engines,
     }
-    replace_file(OUT, json.dumps(results, indent=1) + "\n")
+    write_whole(OUT, json.dumps(results, indent=1) + "\n")
     print(f"wrote {OUT.relative_to(ROOT)}")
     return 0
 

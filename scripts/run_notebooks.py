@@ -22,6 +22,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from whole_file import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
@@ -63,13 +64,6 @@ def find_notebooks(start: str = "") -> list[Path]:
         names = ", ".join(path.stem for path in known) or "none yet"
         raise SystemExit(f"No notebook begins with {start!r}. There are: {names}.")
     return chosen
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 class Progress:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from whole_file import write_whole
 
 from utils import profiles
 
@@ -53,9 +54,7 @@ def write_results(out: Path, notebook: Path, runs: list[dict]) -> None:
         "runs": sorted(runs, key=lambda run: run["seed"]),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = out.with_suffix(".new")
-    fresh.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    fresh.replace(out)
+    write_whole(out, json.dumps(results, indent=1) + "\n")
 
 
 def main() -> None:

@@ -9,10 +9,11 @@ again, with the same or another address, replaces what was there. Standard libra
 
 import argparse
 import json
-import os
 import re
 import sys
 from pathlib import Path
+
+from whole_file import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 BRANCH = "main"
@@ -98,9 +99,7 @@ def stamp(root: Path, repo: str) -> list[Path]:
     names = [path.name for path in notebooks]
     new[readme] = stamp_readme(readme.read_text(encoding="utf-8"), repo, names)
     for path, text in new.items():
-        part = path.with_name(path.name + ".part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        write_whole(path, text)
     return list(new)
 
 
