@@ -366,6 +366,12 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ("arguments", "stop_ids or stop_token_ids(tokenizer)", "stop_token_ids(tokenizer)"),
             ("condition", "longest + max_new_tokens > context", "longest > context"),
             ("constant", "max(1, max_batch // group_size)", "max(1, max_batch)"),
+            (
+                "axis",
+                "query.reshape(batch, key.shape[1], -1, width)",
+                "query.reshape(batch, -1, key.shape[1], width).transpose(1, 2)",
+            ),
+            ("term", "attn_mask=attention_mask, scale=scaling", "scale=scaling"),
         ],
     ),
     "lora.py": (

@@ -5,7 +5,7 @@ import torch
 
 from utils.chat import encode_prompt, pad_left, stop_token_ids
 from utils.logprobs import completion_logprobs
-from utils.rollout import sample
+from utils.rollout import grouped_attention, sample
 
 VOCAB = 12  # small, so that stop tokens come often and all sequences can be enumerated
 PROMPTS = [[5, 6, 7], [8, 3, 9, 10, 11, 4, 6, 5, 3], [4], [9, 9, 10, 3, 5]]
@@ -254,6 +254,42 @@ def test_it_samples_in_eval_mode_and_restores_the_mode(model, tokenizer, trainin
     with pytest.raises(RuntimeError, match="out of memory"):
         sample(model, tokenizer, PROMPTS, 1, 2)
     assert model.training is training
+
+
+@pytest.mark.parametrize("key_heads", [1, 2, 6])
+@pytest.mark.parametrize("masked", [True, False])
+def test_grouped_attention_is_attention_over_repeated_keys(key_heads, masked):
+    draw = seeded()
+    query = torch.randn(3, 6, 1, 4, generator=draw)  # (b, H, 1, D)
+    key, value = torch.randn(2, 3, key_heads, 5, 4, generator=draw)  # (b, K, L, D) each
+    mask = torch.ones(3, 1, 1, 5, dtype=torch.bool)
+    mask[0, ..., :2] = mask[2, ..., :4] = not masked
+    repeated = [x.repeat_interleave(6 // key_heads, dim=1) for x in (key, value)]
+    weights = (query @ repeated[0].mT * 0.7).masked_fill(~mask, -torch.inf).softmax(-1)
+    expected = (weights @ repeated[1]).transpose(1, 2)  # (b, 1, H, D)
+    output, _ = grouped_attention(None, query, key, value, mask if masked else None, scaling=0.7)
+    torch.testing.assert_close(output, expected)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_models_attention_is_its_own_again_afterwards(model, tokenizer, attention):
+    model = copy.deepcopy(model)
+    model.set_attn_implementation(attention)
+    used = []
+
+    def watch(module, args):
+        used.append(model.config._attn_implementation)
+        if len(used) == 5:
+            raise RuntimeError("out of memory")
+
+    sample(model, tokenizer, PROMPTS, 2, 3, generator=seeded())
+    assert model.config._attn_implementation == attention
+    model.register_forward_pre_hook(watch)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        sample(model, tokenizer, PROMPTS, 2, LIMIT, generator=seeded())
+    decoding = "grouped_attention" if attention == "sdpa" else attention
+    assert used == [attention, *[decoding] * 4]
+    assert model.config._attn_implementation == attention
 
 
 def test_bfloat16_works(model, tokenizer):

@@ -1,16 +1,68 @@
 """The sampler: completions with the log-probabilities they were sampled with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.masking_utils import sdpa_mask
 
 from utils.chat import pad_left, stop_token_ids
 
 Prompts = Sequence[str] | Sequence[Sequence[int]]
+
+
+def grouped_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **_,
+) -> tuple[Tensor, None]:
+    """transformers' "sdpa" attention for one new token a row, without copies of the cache.
+
+    With grouped queries (Ainslie et al. 2023) H/K query heads read the same key head. transformers
+    copies keys and values H/K times first; here the H/K queries of a key head stand in the place of
+    as many positions. All of them may see the whole cache, so the result is the same.
+
+    query (b, H, 1, D); key, value (b, K, L, D); attention_mask (b, 1, 1, L), True where a token
+    may be seen -> (b, 1, H, D).
+    """
+    batch, heads, _, width = query.shape
+    queries = query.reshape(batch, key.shape[1], -1, width)  # (b, K, H/K, D)
+    output = scaled_dot_product_attention(
+        queries, key, value, attn_mask=attention_mask, scale=scaling
+    )
+    return output.reshape(batch, 1, heads, width), None
+
+
+AttentionInterface.register("grouped_attention", grouped_attention)
+AttentionMaskInterface.register("grouped_attention", sdpa_mask)
+
+
+@contextmanager
+def _grouped(model: PreTrainedModel) -> Iterator[None]:
+    """A model that uses "sdpa" attends with `grouped_attention` inside the block."""
+    before = model.config._attn_implementation
+    if before != "sdpa":
+        yield
+        return
+    model.set_attn_implementation("grouped_attention")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 @dataclass
@@ -162,29 +214,30 @@ def _decode_chunk(
     rows = torch.arange(batch, device=device)  # the rows of the result still in the batch
     open_ = torch.ones(batch, dtype=torch.bool, device=device)  # those not ended yet
 
-    for step in range(max_new_tokens):
-        token, logprob = _pick(logits.float(), temperature, generator)  # (b,)
-        completion_ids[rows[open_], step] = token[open_]
-        logprobs[rows[open_], step] = logprob[open_]
-        ended = open_ & torch.isin(token, stop_ids)
-        lengths[rows[ended]] = step + 1
-        open_ = open_ & ~ended
-        left = int(open_.sum())
-        if left == 0 or step == max_new_tokens - 1:
-            break
-        if left < 0.9 * len(open_):  # copying the cache costs: drop several rows at a time
-            keep = open_.nonzero()[:, 0]
-            cache.batch_select_indices(keep)
-            rows, token, position = rows[keep], token[keep], position[keep]
-            attention_mask, open_ = attention_mask[keep], open_[keep]
-        logits = model(
-            input_ids=token[:, None],
-            attention_mask=attention_mask[:, : width + step + 1],
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-        ).logits[:, -1]
-        position = position + 1
+    with _grouped(model):
+        for step in range(max_new_tokens):
+            token, logprob = _pick(logits.float(), temperature, generator)  # (b,)
+            completion_ids[rows[open_], step] = token[open_]
+            logprobs[rows[open_], step] = logprob[open_]
+            ended = open_ & torch.isin(token, stop_ids)
+            lengths[rows[ended]] = step + 1
+            open_ = open_ & ~ended
+            left = int(open_.sum())
+            if left == 0 or step == max_new_tokens - 1:
+                break
+            if left < 0.9 * len(open_):  # copying the cache costs: drop several rows at a time
+                keep = open_.nonzero()[:, 0]
+                cache.batch_select_indices(keep)
+                rows, token, position = rows[keep], token[keep], position[keep]
+                attention_mask, open_ = attention_mask[keep], open_[keep]
+            logits = model(
+                input_ids=token[:, None],
+                attention_mask=attention_mask[:, : width + step + 1],
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+            ).logits[:, -1]
+            position = position + 1
     return completion_ids, logprobs, lengths
 
 
