@@ -19,6 +19,13 @@ COMPARED = {
     "vocabulary": ("log-probs over {vocabulary:,} tokens, {positions:,} positions", "naive", None),
 }
 MEMORY_TARGETS = {"vocabulary": 0.5, "update": None}  # the others: no more than theirs
+# Every step takes data that no step has seen, so its curve, before the step, is a held-out one.
+REACHED = {
+    "sft": ("loss", 1.5),
+    "rm": ("loss", 0.67),
+    "dpo": ("loss", 0.2),
+    "grpo": ("reward", 0.6),
+}
 GROWN = {"group_size": "G", "new_tokens": "T", "parameters": "parameters"}
 
 
@@ -133,12 +140,39 @@ def growth(section: dict) -> str:
     return "Growth, exponent fitted:\n\n" + markdown(["", *GROWN.values()], rows)
 
 
+def steps_to(curve: list[float], level: float) -> int | None:
+    """Steps until the mean of two in a row is beyond the level, as seen from the start."""
+    falls = level < curve[0]
+    for done in range(1, len(curve)):
+        mean = (curve[done - 1] + curve[done]) / 2
+        if mean <= level if falls else mean >= level:
+            return done
+    return None
+
+
+def reached(results: dict) -> str:
+    """Time until data not seen before shows a given loss or reward: steps times median time."""
+    rows = []
+    for name, (measure, level) in REACHED.items():
+        if name not in results:
+            continue
+        row, cells = results[name]["rows"][0]["variants"], []
+        for variant in ("ours", COMPARED[name][1]):
+            steps = steps_to(row[variant]["curves"][measure], level)
+            time = steps and digits(steps * row[variant]["seconds"]["median"])
+            cells.append(f"{time} s, {steps} steps" if steps else "not reached")
+        rows.append([COMPARED[name][0].split(",")[0], f"{measure} {level:g}", *cells])
+    header = ["", "on data not seen before", "ours", "TRL"]
+    return "Time to a target, steps times median time:\n\n" + markdown(header, rows)
+
+
 def table(results: dict) -> str:
     """Everything that stands in the README between the markers; ValueError without results."""
     if not results:
         raise ValueError("nothing has been measured yet: run `make bench` first")
     intro = "Median [quartiles]; a ratio below 1 is ours; the target stands in brackets."
     parts = [overview(results), intro, circumstances(results)]
+    parts += [reached(results)] if any(name in results for name in REACHED) else []
     makers = {"sampling": sampling, "update": update, "growth": growth}
     details = [make(results[name]) for name, make in makers.items() if name in results]
     if details:

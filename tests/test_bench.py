@@ -20,7 +20,8 @@ def spread(median):
 
 def section(times, peaks=None, point=None, **more):
     """A section's result with these median seconds and peak megabytes."""
-    variants = {name: {"seconds": spread(t)} for name, t in times.items()}
+    curves = {"loss": [3.0, 1.0], "reward": [0.1, 0.3]}
+    variants = {name: {"seconds": spread(t), "curves": curves} for name, t in times.items()}
     row = {"point": point or {"steps": 9}, "variants": variants}
     found = {
         "settings": {"batch": "16 rows", "prompts": 32, "group_size": 8},
@@ -202,6 +203,26 @@ def test_overview_says_ratio_and_target():
     )
     assert "- sft, grpo: 2026-11-21, a chip, 2 cores, 2 threads, torch 2.13.0" in text
     assert "<details>" not in text
+
+
+@pytest.mark.parametrize(
+    ("curve", "level", "steps"),
+    [
+        ([3.0, 2.0, 1.0, 2.0, 1.0], 1.5, 2),
+        ([3.0, 1.0, 3.0, 1.0, 1.0], 1.5, 4),  # one low value alone does not count
+        ([0.1, 0.5, 0.7, 0.9], 0.6, 2),
+        ([3.0, 2.0], 1.5, None),
+    ],
+)
+def test_a_target_is_reached_by_the_mean_of_two_steps(curve, level, steps):
+    assert report.steps_to(curve, level) == steps
+
+
+def test_time_to_a_target_is_steps_times_median_time():
+    found = section({"ours": 2.0, "TRL": 3.0})
+    for name, curve in (("ours", [0.1, 0.6, 0.8]), ("TRL", [0.1, 0.2, 0.3])):
+        found["rows"][0]["variants"][name]["curves"] = {"reward": curve}
+    assert "| GRPO | reward 0.6 | 4 s, 2 steps | not reached |" in report.reached({"grpo": found})
 
 
 def test_samplers_are_compared_by_tokens_a_second():

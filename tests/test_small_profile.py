@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from transformers import Qwen3Config, Qwen3ForSequenceClassification
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForSequenceClassification
 
 from utils import models
 
@@ -25,6 +25,10 @@ STAGES_BEFORE = {
     "05_grpo": ("sft",),
 }
 TRAINS_NOTHING = ("00_foundations", "07_self_test")
+# The sources of these lessons start from Qwen2.5-0.5B-Instruct: it must fit too.
+ALSO_QWEN2 = ("03_ppo", "05_grpo")
+CASES = [(path, "random_base") for path in NOTEBOOKS]
+CASES += [(path, "random_qwen2") for path in NOTEBOOKS if path.stem in ALSO_QWEN2]
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +37,17 @@ def random_base(tmp_path_factory, random_model, tokenizer):
     roomy = copy.deepcopy(random_model)  # lesson 06 asks for a context of 1,024 tokens
     roomy.config.max_position_embeddings = 2048
     return models.save_checkpoint(roomy, tokenizer, tmp_path_factory.mktemp("base") / "qwen3")
+
+
+@pytest.fixture(scope="session")
+def random_qwen2(tmp_path_factory, random_model, tokenizer):
+    """The architecture of Qwen2.5 with random weights."""
+    shape = random_model.config.to_dict()
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    names += ("num_key_value_heads", "vocab_size", "tie_word_embeddings", "initializer_range")
+    config = Qwen2Config(**{name: shape[name] for name in names}, max_position_embeddings=2048)
+    folder = tmp_path_factory.mktemp("base") / "qwen2"
+    return models.save_checkpoint(Qwen2ForCausalLM(config), tokenizer, folder)
 
 
 @pytest.fixture(scope="session")
@@ -69,14 +84,17 @@ def sample_data(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    ("notebook", "base"), CASES, ids=[f"{path.stem}-{base}" for path, base in CASES]
+)
 def test_notebook_runs_under_small(
-    notebook, random_base, random_judge, sample_data, tmp_path, monkeypatch
+    notebook, base, request, random_judge, sample_data, tmp_path, monkeypatch
 ):
+    base = request.getfixturevalue(base)
     settings = {
         "COURSE_PROFILE": "small",
         "COURSE_DEVICE": "cpu",
-        "COURSE_BASE_MODEL": str(random_base),
+        "COURSE_BASE_MODEL": str(base),
         "COURSE_DATA_DIR": str(sample_data),
         "COURSE_RUNS": str(tmp_path),
         "COURSE_SMOKE": "1",
@@ -85,7 +103,7 @@ def test_notebook_runs_under_small(
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     for stage in STAGES_BEFORE.get(notebook.stem, ()):  # what earlier lessons leave behind
-        made = random_judge if stage == "reward_model" else random_base
+        made = random_judge if stage == "reward_model" else base
         shutil.copytree(made, tmp_path / "small" / stage)
     given = {path.stat().st_ino for path in tmp_path.rglob("model.safetensors")}
     node = nbformat.read(notebook, as_version=4)
