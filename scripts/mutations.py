@@ -294,19 +294,22 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
                 "first.repeat_interleave(group_size, dim=0)",
                 "first.repeat(group_size, 1, 1)",
             ),
-            ("shift", "input_ids=completion_ids[:, :-1],", "input_ids=completion_ids[:, 1:],"),
-            ("off by one", "dim=0) + 1 + offsets", "dim=0) + offsets"),
+            ("shift", "completion_ids[rows, :width]", "completion_ids[rows, 1 : width + 1]"),
+            ("off by one", "-1:] + 1 + torch.arange", "-1:] + torch.arange"),
+            ("off by one", "lengths[rows].max()) - 1", "lengths[rows].max()) - 2"),
+            ("arguments", "prompt = rows // group_size", "prompt = rows % prompts"),
+            ("arguments", "said[rows, 1 : width + 1]", "said[rows.sort()[0], 1 : width + 1]"),
             (
                 "mask",
-                "mask[:, :-1].long()], dim=1",
-                "torch.ones_like(mask[:, :-1]).long()], dim=1",
+                "mask[rows, :width].long()], dim=1",
+                "torch.ones_like(mask[rows, :width]).long()], dim=1",
                 "padding on the right stands behind every token that counts: causal attention "
                 "does not look at it",
             ),
             (
                 "mask",
-                "[prompt_mask.repeat_interleave(group_size, dim=0), mask",
-                "[torch.ones_like(prompt_mask).repeat_interleave(group_size, dim=0), mask",
+                "[prompt_mask[prompt], mask",
+                "[torch.ones_like(prompt_mask[prompt]), mask",
             ),
             (
                 "arguments",

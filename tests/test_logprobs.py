@@ -149,6 +149,44 @@ def test_completion_logprobs_value_and_gradient(model, prompts, completions, tem
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
+def test_rows_of_similar_length_share_a_pass_and_nothing_changes(model):
+    prompts = [[1 + (i + t) % 30 for t in range(1 + i % 5)] for i in range(22)]
+    completions = [[1 + (r * t) % 30 for t in range(1, 2 + r * r % 11)] for r in range(66)]
+    inputs, widths = batch(prompts, completions), []
+    watch = model.register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append(tuple(kwargs["input_ids"].shape)),
+        with_kwargs=True,
+    )
+    got = lp.completion_logprobs(model, *inputs)
+    watch.remove()
+    assert widths[0] == (22, 5) and len(widths) == 4, "the prompts, then three parts"
+    assert len({width for _, width in widths[1:]}) == 3 and sum(b for b, _ in widths[1:]) == 66
+    expected = one_at_a_time(model, prompts, completions)
+    slow = torch.stack([v for row in expected for v in row])
+    torch.testing.assert_close(got[inputs[3].bool()], slow, atol=1e-5, rtol=1e-5)
+    parameters = list(model.parameters())
+    weights = torch.arange(len(slow), dtype=torch.float64).cos()
+    ours = torch.autograd.grad((got[inputs[3].bool()] * weights).sum(), parameters)
+    theirs = torch.autograd.grad((slow * weights).sum(), parameters)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "parts"),
+    [
+        ([1, 2, 10] * 22, 3),
+        ([1, 2, 10] * 21, 1),  # few rows
+        ([9, 10, 10] * 22, 1),  # little padding
+        ([1] * 66, 1),
+    ],
+)
+def test_rows_are_split_only_where_it_saves_padding(lengths, parts):
+    found = lp._by_length(torch.tensor(lengths))
+    assert len(found) == parts
+    assert sorted(torch.cat(found).tolist()) == list(range(len(lengths)))
+
+
 def test_positions_do_not_count_padding():
     # Rotary embeddings see differences of positions only; learned ones would notice an offset.
     torch.manual_seed(0)

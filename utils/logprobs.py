@@ -1,5 +1,6 @@
 """Token log-probabilities and masked reductions. The only module that shifts by one."""
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -106,6 +107,18 @@ def chunked_logprobs(
     return logprobs.view(ids.shape)
 
 
+def _by_length(lengths: torch.Tensor) -> list[torch.Tensor]:
+    """Rows (B,) in parts of similar length, so that short rows are not padded to the longest.
+
+    Three parts, or one where there are few rows or little padding would go.
+    """
+    parts = lengths.argsort(stable=True).tensor_split(3)
+    padded = len(lengths) * lengths.max()
+    if len(lengths) < 64 or sum(len(p) * lengths[p].max() for p in parts) > 0.8 * padded:
+        return [torch.arange(len(lengths), device=lengths.device)]
+    return list(parts)
+
+
 def shared_prompt(
     forward: Callable[..., tuple[torch.Tensor, Cache]],
     prompt_ids: torch.Tensor,
@@ -118,7 +131,8 @@ def shared_prompt(
     `forward(last_only, **inputs) -> ((rows, length or 1, X), cache)` runs the model. Each prompt
     runs through it once, its key-value cache is repeated for its G completions, and these run
     against the cache. Gradients flow through the cache into the prompt's pass. Same numbers as a
-    full forward pass over prompt + completion, for P + G*T tokens a prompt instead of G*(P+T).
+    full forward pass over prompt + completion, for P + G*T tokens a prompt instead of G*(P+T), and
+    less where many rows are far shorter than the longest. Behind a row's end anything may stand.
 
     prompt_ids, prompt_mask (Q, P): padded on the left (`chat.pad_left`). completion_ids, mask
     (B, T): B = Q*G, prompt-major, padded on the right; the mask is 1 up to and including EOS.
@@ -145,28 +159,32 @@ def shared_prompt(
         position_ids=positions,
         use_cache=True,
     )
-    first = first.repeat_interleave(group_size, dim=0)  # (B, 1, X)
-    if length == 1:
-        return first
-    if cache is None or cache.get_seq_length() != prompt_ids.shape[1]:
+    if length > 1 and (cache is None or cache.get_seq_length() != prompt_ids.shape[1]):
         raise ValueError(
             "the model did not fill its key-value cache: gradient checkpointing switches it off in "
             "training mode; call model.gradient_checkpointing_disable() or model.eval()"
         )
-    cache.batch_repeat_interleave(group_size)
-    attention_mask = torch.cat(
-        [prompt_mask.repeat_interleave(group_size, dim=0), mask[:, :-1].long()], dim=1
-    )
-    offsets = torch.arange(length - 1, device=prompt_ids.device)
-    rest, _ = forward(
-        last_only=False,
-        input_ids=completion_ids[:, :-1],  # the last token predicts nothing that we keep
-        attention_mask=attention_mask,
-        position_ids=positions[:, -1:].repeat_interleave(group_size, dim=0) + 1 + offsets,
-        past_key_values=cache,
-        use_cache=True,
-    )
-    return torch.cat([first, rest], dim=1)
+    said = first.new_zeros(batch, length, first.shape[-1])
+    said[:, :1] = first.repeat_interleave(group_size, dim=0)
+    lengths = (mask.bool() * torch.arange(1, length + 1, device=mask.device)).amax(1)  # (B,)
+    for rows in _by_length(lengths):
+        width = int(lengths[rows].max()) - 1  # the last token predicts nothing that we keep
+        if width < 1:
+            continue
+        prompt = rows // group_size
+        part = copy.copy(cache)  # the first pass's keys and values, for these rows
+        part.layers = [copy.copy(layer) for layer in cache.layers]
+        part.batch_select_indices(prompt)
+        rest, _ = forward(
+            last_only=False,
+            input_ids=completion_ids[rows, :width],
+            attention_mask=torch.cat([prompt_mask[prompt], mask[rows, :width].long()], dim=1),
+            position_ids=positions[prompt, -1:] + 1 + torch.arange(width, device=rows.device),
+            past_key_values=part,
+            use_cache=True,
+        )
+        said[rows, 1 : width + 1] = rest
+    return said
 
 
 def completion_logits(
