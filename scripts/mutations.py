@@ -295,9 +295,9 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
                 "first.repeat(group_size, 1, 1)",
             ),
             ("shift", "completion_ids[rows, :width]", "completion_ids[rows, 1 : width + 1]"),
-            ("off by one", "-1:] + 1 + torch.arange", "-1:] + torch.arange"),
+            ("off by one", "group_size, dim=0) + 1  # (B, 1)", "group_size, dim=0)"),
             ("off by one", "lengths[rows].max()) - 1", "lengths[rows].max()) - 2"),
-            ("arguments", "prompt = rows // group_size", "prompt = rows % prompts"),
+            ("arguments", "batch_select_indices(rows)", "batch_select_indices(rows.flip(0))"),
             ("arguments", "said[rows, 1 : width + 1]", "said[rows.sort()[0], 1 : width + 1]"),
             (
                 "mask",
@@ -308,8 +308,8 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ),
             (
                 "mask",
-                "[prompt_mask[prompt], mask",
-                "[torch.ones_like(prompt_mask[prompt]), mask",
+                "[prompt_mask[rows], mask",
+                "[torch.ones_like(prompt_mask[rows]), mask",
             ),
             (
                 "arguments",

@@ -159,11 +159,16 @@ def shared_prompt(
         position_ids=positions,
         use_cache=True,
     )
-    if length > 1 and (cache is None or cache.get_seq_length() != prompt_ids.shape[1]):
+    if length == 1:
+        return first.repeat_interleave(group_size, dim=0)  # (B, 1, X)
+    if cache is None or cache.get_seq_length() != prompt_ids.shape[1]:
         raise ValueError(
             "the model did not fill its key-value cache: gradient checkpointing switches it off in "
             "training mode; call model.gradient_checkpointing_disable() or model.eval()"
         )
+    cache.batch_repeat_interleave(group_size)
+    prompt_mask = prompt_mask.repeat_interleave(group_size, dim=0)  # (B, P)
+    start = positions[:, -1:].repeat_interleave(group_size, dim=0) + 1  # (B, 1)
     said = first.new_zeros(batch, length, first.shape[-1])
     said[:, :1] = first.repeat_interleave(group_size, dim=0)
     lengths = (mask.bool() * torch.arange(1, length + 1, device=mask.device)).amax(1)  # (B,)
@@ -171,15 +176,15 @@ def shared_prompt(
         width = int(lengths[rows].max()) - 1  # the last token predicts nothing that we keep
         if width < 1:
             continue
-        prompt = rows // group_size
         part = copy.copy(cache)  # the first pass's keys and values, for these rows
         part.layers = [copy.copy(layer) for layer in cache.layers]
-        part.batch_select_indices(prompt)
+        if len(rows) < batch:  # every row once: gradients add up in no random order
+            part.batch_select_indices(rows)
         rest, _ = forward(
             last_only=False,
             input_ids=completion_ids[rows, :width],
-            attention_mask=torch.cat([prompt_mask[prompt], mask[rows, :width].long()], dim=1),
-            position_ids=positions[prompt, -1:] + 1 + torch.arange(width, device=rows.device),
+            attention_mask=torch.cat([prompt_mask[rows], mask[rows, :width].long()], dim=1),
+            position_ids=start[rows] + torch.arange(width, device=rows.device),
             past_key_values=part,
             use_cache=True,
         )
