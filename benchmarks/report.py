@@ -156,11 +156,15 @@ def reached(results: dict) -> str:
     for name, (measure, level) in REACHED.items():
         if name not in results:
             continue
-        row, cells = results[name]["rows"][0]["variants"], []
-        for variant in ("ours", COMPARED[name][1]):
-            steps = steps_to(row[variant]["curves"][measure], level)
-            time = steps and digits(steps * row[variant]["seconds"]["median"])
-            cells.append(f"{time} s, {steps} steps" if steps else "not reached")
+        cells = []
+        for variant in ("ours", "TRL"):
+            found = results[name]["rows"][0]["variants"][variant]
+            steps = steps_to(found["curves"][measure], level)
+            if steps is None:
+                cells.append("not reached")
+            else:
+                time = digits(steps * found["seconds"]["median"])
+                cells.append(f"{time} s, {steps} steps")
         rows.append([COMPARED[name][0].split(",")[0], f"{measure} {level:g}", *cells])
     header = ["", "on data not seen before", "ours", "TRL"]
     return "Time to a target, steps times median time:\n\n" + markdown(header, rows)
@@ -172,7 +176,8 @@ def table(results: dict) -> str:
         raise ValueError("nothing has been measured yet: run `make bench` first")
     intro = "Median [quartiles]; a ratio below 1 is ours; the target stands in brackets."
     parts = [overview(results), intro, circumstances(results)]
-    parts += [reached(results)] if any(name in results for name in REACHED) else []
+    if any(name in results for name in REACHED):
+        parts.append(reached(results))
     makers = {"sampling": sampling, "update": update, "growth": growth}
     details = [make(results[name]) for name, make in makers.items() if name in results]
     if details:

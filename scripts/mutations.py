@@ -291,8 +291,8 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ("mask", "(prompt_mask.cumsum(1) - 1)", "(torch.ones_like(prompt_mask).cumsum(1) - 1)"),
             (
                 "arguments",
-                "said[:, :1] = first.repeat_interleave(group_size, dim=0)",
-                "said[:, :1] = first.repeat(group_size, 1, 1)",
+                "first.repeat_interleave(group_size, dim=0)",
+                "first.repeat(group_size, 1, 1)",
             ),
             ("shift", "completion_ids[rows, :width]", "completion_ids[rows, 1 : width + 1]"),
             ("off by one", "group_size, dim=0) + 1  # (B, 1)", "group_size, dim=0)"),

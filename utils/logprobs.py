@@ -112,11 +112,12 @@ def _by_length(lengths: torch.Tensor) -> list[torch.Tensor]:
 
     Three parts, or one where there are few rows or little padding would go.
     """
-    parts = lengths.argsort(stable=True).tensor_split(3)
-    padded = len(lengths) * lengths.max()
-    if len(lengths) < 64 or sum(len(p) * lengths[p].max() for p in parts) > 0.8 * padded:
-        return [torch.arange(len(lengths), device=lengths.device)]
-    return list(parts)
+    if len(lengths) >= 64:
+        parts = lengths.argsort(stable=True).tensor_split(3)
+        padded = len(lengths) * lengths.max()
+        if sum(len(rows) * lengths[rows].max() for rows in parts) <= 0.8 * padded:
+            return list(parts)
+    return [torch.arange(len(lengths), device=lengths.device)]
 
 
 def shared_prompt(
@@ -159,8 +160,9 @@ def shared_prompt(
         position_ids=positions,
         use_cache=True,
     )
+    first = first.repeat_interleave(group_size, dim=0)  # (B, 1, X)
     if length == 1:
-        return first.repeat_interleave(group_size, dim=0)  # (B, 1, X)
+        return first
     if cache is None or cache.get_seq_length() != prompt_ids.shape[1]:
         raise ValueError(
             "the model did not fill its key-value cache: gradient checkpointing switches it off in "
@@ -170,7 +172,7 @@ def shared_prompt(
     prompt_mask = prompt_mask.repeat_interleave(group_size, dim=0)  # (B, P)
     start = positions[:, -1:].repeat_interleave(group_size, dim=0) + 1  # (B, 1)
     said = first.new_zeros(batch, length, first.shape[-1])
-    said[:, :1] = first.repeat_interleave(group_size, dim=0)
+    said[:, :1] = first
     lengths = (mask.bool() * torch.arange(1, length + 1, device=mask.device)).amax(1)  # (B,)
     for rows in _by_length(lengths):
         width = int(lengths[rows].max()) - 1  # the last token predicts nothing that we keep
