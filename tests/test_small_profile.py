@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
+import gpu_check
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -62,24 +63,9 @@ def random_judge(tmp_path_factory, random_model, tokenizer):
 def sample_data(tmp_path_factory):
     """The real samples where they are, else rows of the same format."""
     folder = tmp_path_factory.mktemp("data")
+    gpu_check.make_data(folder)
     if real := os.environ.get("COURSE_DATA_DIR"):
         shutil.copytree(real, folder, dirs_exist_ok=True)
-    sql = {
-        "prompt": "Human: context= CREATE TABLE t{0} (week INTEGER, game_site VARCHAR) question= "
-        "What is the earliest week at site {0}? Assistant:",
-        "chosen": 'SELECT MIN(week) FROM t{0} WHERE game_site = "site {0}"',
-    }
-    gsm8k = {
-        "question": "Ann has {0} pens. She buys 2 more.\nHow many pens does she have?",
-        "answer": "She has {0}+2=<<{0}+2=1{0}>>1{0} pens.\n#### 1{0}",
-    }
-    for name, row in (("sql_create_context", sql), ("gsm8k", gsm8k)):
-        for split in ("train", "test"):
-            target = folder / name / f"{split}.jsonl"
-            if not target.exists():
-                lines = [{key: text.format(i) for key, text in row.items()} for i in range(40)]
-                target.parent.mkdir(exist_ok=True)
-                target.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     return folder
 
 
