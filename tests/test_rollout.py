@@ -2,10 +2,11 @@ import copy
 
 import pytest
 import torch
+from transformers.cache_utils import DynamicLayer
 
 from utils.chat import encode_prompt, pad_left, stop_token_ids
 from utils.logprobs import completion_logprobs
-from utils.rollout import grouped_attention, sample
+from utils.rollout import CACHE_BLOCK, _RoomyLayer, grouped_attention, sample
 
 VOCAB = 12  # small, so that stop tokens come often and all sequences can be enumerated
 PROMPTS = [[5, 6, 7], [8, 3, 9, 10, 11, 4, 6, 5, 3], [4], [9, 9, 10, 3, 5]]
@@ -269,6 +270,41 @@ def test_grouped_attention_is_attention_over_repeated_keys(key_heads, masked):
     expected = (weights @ repeated[1]).transpose(1, 2)  # (b, 1, H, D)
     output, _ = grouped_attention(None, query, key, value, mask if masked else None, scaling=0.7)
     torch.testing.assert_close(output, expected)
+
+
+def test_a_roomy_cache_holds_what_a_growing_one_holds():
+    generator = torch.Generator().manual_seed(0)
+
+    def states(rows, tokens):  # keys and values
+        return [torch.randn(rows, 2, tokens, 4, generator=generator) for _ in range(2)]
+
+    theirs = DynamicLayer()
+    theirs.update(*states(5, 7))
+    ours = _RoomyLayer(theirs)
+    for step in range(2 * CACHE_BLOCK):
+        new = states(len(ours.keys), CACHE_BLOCK + 1 if step == 80 else 1)
+        for mine, full in zip(ours.update(*new), theirs.update(*new), strict=True):
+            assert torch.equal(mine, full)
+        assert ours.get_seq_length() == theirs.get_seq_length()
+        if step in (3, 70):
+            for layer in (ours, theirs):
+                layer.batch_select_indices(torch.tensor([0, 2, 3]) % len(layer.keys))
+            assert torch.equal(ours.keys, theirs.keys) and torch.equal(ours.values, theirs.values)
+
+
+def test_the_cache_is_copied_once_a_block_not_once_a_token(model, tokenizer, monkeypatch):
+    copies = []
+    make_room = _RoomyLayer._make_room
+
+    def noted(layer, keys, values, tokens):
+        copies.append(keys.shape[2])
+        make_room(layer, keys, values, tokens)
+
+    monkeypatch.setattr(_RoomyLayer, "_make_room", noted)
+    length = CACHE_BLOCK + 3
+    sample(model, tokenizer, [[5, 6]], 2, length, stop_ids=[10**6])
+    assert len(copies) == 2 * model.config.num_hidden_layers
+    assert sorted(set(copies)) == [2, 2 + CACHE_BLOCK]
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -14,11 +14,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
 from utils.chat import pad_left, stop_token_ids
 
 Prompts = Sequence[str] | Sequence[Sequence[int]]
+CACHE_BLOCK = 64  # tokens that the cache has room for before it must be copied
 
 
 def grouped_attention(
@@ -63,6 +65,47 @@ def _grouped(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+class _RoomyLayer(DynamicLayer):
+    """A cache layer with room for tokens to come: a new one is written into its place.
+
+    transformers' own layer copies all its keys and values for every new token.
+    """
+
+    def __init__(self, layer: DynamicLayer):
+        super().__init__()
+        self.lazy_initialization(layer.keys, layer.values)
+        self._make_room(layer.keys, layer.values, CACHE_BLOCK)
+
+    def _make_room(self, keys: Tensor, values: Tensor, tokens: int) -> None:
+        """Hold copies of keys and values (b, K, L, D) with room for some tokens more."""
+        self.rooms = []
+        for states in (keys, values):
+            rows, heads, length, width = states.shape
+            room = states.new_empty(rows, heads, length + tokens, width)
+            room[:, :, :length] = states
+            self.rooms.append(room)
+        self._use(keys.shape[2])
+
+    def _use(self, length: int) -> None:
+        self.keys, self.values = (room[:, :, :length] for room in self.rooms)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
+        """All keys and values, with the new ones (b, K, n, D) at the end."""
+        start = self.keys.shape[2]
+        end = start + key_states.shape[2]
+        if end > self.rooms[0].shape[2]:
+            self._make_room(self.keys, self.values, max(CACHE_BLOCK, end - start))
+        for room, states in zip(self.rooms, (key_states, value_states), strict=True):
+            room[:, :, start:end] = states
+        self._use(end)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows only."""
+        self.rooms = [room.index_select(0, indices) for room in self.rooms]
+        self._use(self.keys.shape[2])
 
 
 @dataclass
@@ -202,6 +245,9 @@ def _decode_chunk(
     )
     cache = output.past_key_values
     cache.batch_repeat_interleave(group_size)
+    for number, layer in enumerate(cache.layers):
+        if type(layer) is DynamicLayer:  # others (a sliding window, say) work in their own way
+            cache.layers[number] = _RoomyLayer(layer)
     logits = output.logits[:, -1].repeat_interleave(group_size, dim=0)  # (B, V)
     prompt_mask = prompt_mask.long().repeat_interleave(group_size, dim=0)  # (B, P)
     position = prompt_mask.sum(1, keepdim=True)  # (B, 1) of the next token
