@@ -72,7 +72,7 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
     "losses/supervised.py": (
         LOSSES,
         [
-            ("mask", "kept = targets != IGNORE", "kept = labels[:, :-1] != IGNORE"),
+            ("mask", "kept = targets != IGNORE", "kept = targets != 10**9"),
             ("sign", "loss = -gather_logprobs", "loss = gather_logprobs"),
             ("mean/sum", "(predictions, targets).mean()", "(predictions, targets).sum()"),
             ("min/max", "predictions.argmax(-1)", "predictions.argmin(-1)"),
@@ -297,7 +297,29 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ("shift", "completion_ids[rows, :width]", "completion_ids[rows, 1 : width + 1]"),
             ("off by one", "group_size, dim=0) + 1  # (B, 1)", "group_size, dim=0)"),
             ("off by one", "lengths[rows].max()) - 1", "lengths[rows].max()) - 2"),
-            ("arguments", "batch_select_indices(rows)", "batch_select_indices(rows.flip(0))"),
+            (
+                "arguments",
+                "layer.keys.index_select(0, rows)",
+                "layer.keys.index_select(0, rows.flip(0))",
+            ),
+            (
+                "arguments",
+                "layer.values.index_select(0, rows)",
+                "layer.values.index_select(0, rows.flip(0))",
+            ),
+            ("mask", "attention_mask[rows].any(0)", "attention_mask[rows].all(0)"),
+            ("off by one", "int(used[-1]) + 1)", "int(used[-1]))"),
+            ("off by one", "slice(int(used[0])", "slice(int(used[0]) + 1"),
+            (
+                "arguments",
+                "last_hidden_state, labels[rows, columns]",
+                "last_hidden_state, input_ids[rows, columns]",
+            ),
+            (
+                "mask",
+                "attention_mask=attention_mask[rows, columns], use_cache=False",
+                "use_cache=False",
+            ),
             ("arguments", "said[rows, 1 : width + 1]", "said[rows.sort()[0], 1 : width + 1]"),
             (
                 "mask",
@@ -375,6 +397,22 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
                 "query.reshape(batch, -1, key.shape[1], width).transpose(1, 2)",
             ),
             ("term", "attn_mask=attention_mask, scale=scaling", "scale=scaling"),
+            (
+                "off by one",
+                "room[:, :, start:end] = states",
+                "room[:, :, start - 1 : end - 1] = states",
+            ),
+            (
+                "off by one",
+                "if end > self.rooms[0].shape[2]",
+                "if end > self.rooms[0].shape[2] + 1",
+            ),
+            (
+                "arguments",
+                "room.index_select(0, indices)",
+                "room.index_select(0, indices.flip(0))",
+            ),
+            ("min/max", "max(CACHE_BLOCK, end - start)", "min(CACHE_BLOCK, end - start)"),
         ],
     ),
     "lora.py": (
@@ -505,9 +543,8 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ),
             ("term", "(wrong, right, right=True)", "(wrong, right)"),
             ("off by one", "range(len(w) - n + 1)", "range(len(w) - n)"),
-            ("mask", "kept = labels != IGNORE", "kept = labels != 10**9"),
             ("sign", "total -= gather_logprobs", "total += gather_logprobs"),
-            ("mean/sum", "tokens += int(kept.sum())", "tokens += labels.numel()"),
+            ("mean/sum", "tokens += len(labels)", 'tokens += batch["labels"].numel()'),
             (
                 "arguments",
                 "score_fn(row // group_size, text)",

@@ -45,6 +45,7 @@ ABSENT: dict[Cell, str] = {
     ("importance_weights", "trl"): "TRL computes them in its trainer, and only with vLLM",
     ("align", "enumeration"): "it moves indices: nothing random in it",
     ("align", "trl"): "TRL shifts in the middle of its losses: compared as sft_loss",
+    ("label_logits", "enumeration"): "it picks positions: nothing random in it",
     ("shared_prompt", "trl"): WHOLE,
     ("completion_logits", "trl"): WHOLE,
     ("masked_sum", "enumeration"): REDUCTION,

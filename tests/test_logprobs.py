@@ -172,6 +172,25 @@ def test_rows_of_similar_length_share_a_pass_and_nothing_changes(model):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
+def test_the_gradient_is_the_same_to_the_last_bit_each_time(make_model):
+    # Threads add up a gradient of rows picked twice in any order: one seed, two results.
+    inputs = batch(
+        [[1 + (i + t) % 30 for t in range(20 + i % 9)] for i in range(16)],
+        [[1 + (r * t) % 30 for t in range(1, 4 + r * r % 40)] for r in range(128)],
+    )
+    model, found = make_model(32), []
+    torch.set_num_threads(4)
+    try:
+        for _ in range(4):
+            model.zero_grad()
+            lp.completion_logprobs(model, *inputs).sum().backward()
+            found.append([p.grad.clone() for p in model.parameters()])
+    finally:
+        torch.set_num_threads(1)
+    for again in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], again, strict=True))
+
+
 @pytest.mark.parametrize(
     ("lengths", "parts"),
     [
@@ -182,9 +201,61 @@ def test_rows_of_similar_length_share_a_pass_and_nothing_changes(model):
     ],
 )
 def test_rows_are_split_only_where_it_saves_padding(lengths, parts):
-    found = lp._by_length(torch.tensor(lengths))
+    found = lp._by_length(torch.tensor(lengths), parts=3, least=64, at_most=0.8)
     assert len(found) == parts
     assert sorted(torch.cat(found).tolist()) == list(range(len(lengths)))
+
+
+def labelled(rows, left):
+    """Rows of (ids, labels) padded on one side: ids, attention mask, labels, each (B, L)."""
+    width = max(len(ids) for ids, _ in rows)
+
+    def padded(lists, value):
+        gaps = [[value] * (width - len(row)) for row in lists]
+        both = zip(gaps, lists, strict=True)
+        return torch.tensor([gap + row if left else row + gap for gap, row in both])
+
+    masks = padded([[1] * len(ids) for ids, _ in rows], 0)
+    return padded([ids for ids, _ in rows], 0), masks, padded([labels for _, labels in rows], -100)
+
+
+@pytest.mark.truth("label_logits", "loop", "gradient")
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("count", [5, 17])
+def test_label_logits_value_and_gradient(model, left, count):
+    rows = []
+    for r in range(count):
+        ids = [1 + (r * t + r) % 30 for t in range(2 + r * r % 13)]
+        # On the right a label on the first token is ignored; on the left padding would predict it.
+        first = min(max(r % 4, int(left)), len(ids) - 1)
+        rows.append((ids, [-100] * first + ids[first:]))
+    rows[3] = (rows[3][0], [-100] * len(rows[3][0]))  # nothing to learn from
+    passes = []
+    watch = model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: passes.append(tuple(args[0].shape)), with_kwargs=True
+    )
+    logits, targets = lp.label_logits(model, *labelled(rows, left))
+    watch.remove()
+    assert len(passes) == (1 if count < 16 else 2) and sum(b for b, _ in passes) == count
+    assert logits.shape == (len(targets), 32)
+    if len(passes) == 2:  # short rows are not padded to the longest
+        assert passes[0][1] < passes[1][1] == max(len(ids) for ids, _ in rows)
+        rows.sort(key=lambda row: len(row[0]))
+    expected = [
+        (model(torch.tensor([ids])).logits[0, t - 1], ids[t])
+        for ids, labels in rows
+        for t in range(1, len(ids))
+        if labels[t] != -100
+    ]
+    assert targets.tolist() == [token for _, token in expected]
+    slow = torch.stack([row for row, _ in expected])
+    torch.testing.assert_close(logits, slow, atol=1e-5, rtol=1e-5)
+    weights = rand(*logits.shape, seed=3)
+    parameters = list(model.parameters())
+    ours = torch.autograd.grad((logits * weights).sum(), parameters)
+    theirs = torch.autograd.grad((slow * weights).sum(), parameters)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
 def test_positions_do_not_count_padding():

@@ -75,6 +75,19 @@ def test_a_case_small_enough_for_paper():
     assert metrics["tokens"] == 2
 
 
+def test_sft_loss_takes_the_predictions_that_count_alone():
+    logits = make_logits()
+    kept = LABELS[:, 1:] != -100
+    loss, metrics = sft_loss(logits[:, :-1][kept], LABELS[:, 1:][kept])
+    expected, expected_metrics = sft_loss(logits, LABELS)
+    torch.testing.assert_close(loss, expected)
+    assert metrics == pytest.approx(expected_metrics)
+    with pytest.raises(ValueError, match="do not fit"):
+        sft_loss(logits[0], LABELS[0, 1:])
+    with pytest.raises(ValueError, match="every label is -100"):
+        sft_loss(logits[0], torch.full_like(LABELS[0], -100))
+
+
 @pytest.mark.truth("sft_loss", "gradient")
 def test_equals_torch_cross_entropy_value_and_gradient():
     def torch_loss(logits):

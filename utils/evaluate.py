@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from utils.chat import IGNORE
-from utils.logprobs import align, gather_logprobs
+from utils.logprobs import gather_logprobs, label_logits
 from utils.rollout import Prompts, sample
 
 
@@ -136,11 +135,10 @@ def perplexity(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> 
     try:
         for batch in batches:
             batch = {key: value.to(model.device) for key, value in batch.items()}
-            output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-            logits, labels = align(output.logits, batch["labels"])
-            kept = labels != IGNORE
-            total -= gather_logprobs(logits[kept], labels[kept]).sum().item()
-            tokens += int(kept.sum())
+            inputs = (batch[key] for key in ("input_ids", "attention_mask", "labels"))
+            logits, labels = label_logits(model, *inputs)  # (N, V), (N,)
+            total -= gather_logprobs(logits, labels).sum().item()
+            tokens += len(labels)
     finally:
         model.train(training)
     if tokens == 0:

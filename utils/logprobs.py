@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import torch
 from torch.autograd.function import once_differentiable
-from transformers import Cache
+from transformers import Cache, PreTrainedModel
+
+from utils.chat import IGNORE
 
 
 def _full_precision(x: torch.Tensor) -> torch.Tensor:
@@ -107,17 +109,47 @@ def chunked_logprobs(
     return logprobs.view(ids.shape)
 
 
-def _by_length(lengths: torch.Tensor) -> list[torch.Tensor]:
+def _by_length(lengths: torch.Tensor, parts: int, least: int, at_most: float) -> list[torch.Tensor]:
     """Rows (B,) in parts of similar length, so that short rows are not padded to the longest.
 
-    Three parts, or one where there are few rows or little padding would go.
+    All rows in one part where there are fewer than `least`, or where the parts, padded, hold more
+    than `at_most` of the tokens.
     """
-    if len(lengths) >= 64:
-        parts = lengths.argsort(stable=True).tensor_split(3)
+    if len(lengths) >= least:
+        found = lengths.argsort(stable=True).tensor_split(parts)
         padded = len(lengths) * lengths.max()
-        if sum(len(rows) * lengths[rows].max() for rows in parts) <= 0.8 * padded:
-            return list(parts)
+        if sum(len(rows) * lengths[rows].max() for rows in found) <= at_most * padded:
+            return list(found)
     return [torch.arange(len(lengths), device=lengths.device)]
+
+
+def label_logits(
+    model: PreTrainedModel,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    labels: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits only where a label counts, (N, V), beside the labels that they predict, (N,).
+
+    What a masked loss needs of `model(input_ids, attention_mask).logits`, without the output layer
+    for prompt and padding, and with short rows not padded to the longest. Same numbers, sorted by
+    the length of their row.
+
+    All inputs (B, L), padded on either side; labels not shifted, -100 where ignored.
+    """
+    states, targets = [], []
+    for rows in _by_length(attention_mask.sum(1), parts=2, least=16, at_most=0.9):
+        used = attention_mask[rows].any(0).nonzero()[:, 0]
+        columns = slice(int(used[0]), int(used[-1]) + 1)
+        output = model.get_decoder()(
+            input_ids[rows, columns], attention_mask=attention_mask[rows, columns], use_cache=False
+        )
+        before, ids = align(
+            output.last_hidden_state, labels[rows, columns]
+        )  # (b, l-1, H), (b, l-1)
+        states.append(before[ids != IGNORE])
+        targets.append(ids[ids != IGNORE])
+    return model.get_output_embeddings()(torch.cat(states)), torch.cat(targets)
 
 
 def shared_prompt(
@@ -174,14 +206,16 @@ def shared_prompt(
     said = first.new_zeros(batch, length, first.shape[-1])
     said[:, :1] = first
     lengths = (mask.bool() * torch.arange(1, length + 1, device=mask.device)).amax(1)  # (B,)
-    for rows in _by_length(lengths):
+    for rows in _by_length(lengths, parts=3, least=64, at_most=0.8):
         width = int(lengths[rows].max()) - 1  # the last token predicts nothing that we keep
         if width < 1:
             continue
         part = copy.copy(cache)  # the first pass's keys and values, for these rows
         part.layers = [copy.copy(layer) for layer in cache.layers]
         if len(rows) < batch:  # every row once: gradients add up in no random order
-            part.batch_select_indices(rows)
+            for layer in part.layers:  # as batch_select_indices, whose gradient is far slower
+                layer.keys = layer.keys.index_select(0, rows)
+                layer.values = layer.values.index_select(0, rows)
         rest, _ = forward(
             last_only=False,
             input_ids=completion_ids[rows, :width],

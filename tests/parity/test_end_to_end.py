@@ -28,7 +28,7 @@ from trl.trainer import grpo_trainer
 
 from utils import chat
 from utils.advantages import group_advantages
-from utils.logprobs import completion_logprobs, masked_sum
+from utils.logprobs import completion_logprobs, label_logits, masked_sum
 from utils.losses import bradley_terry_loss, dpo_loss, grpo_loss, sft_loss
 from utils.models import load_reward_model
 from utils.profiles import get_profile
@@ -129,9 +129,11 @@ def assert_same_losses(ours, theirs):
     assert max(ours) - min(ours) > 100 * CLOSE  # the steps move something
 
 
-def test_sft(policy, tokenizer, pairs, tmp_path):
+@pytest.mark.truth("label_logits", "trl", "gradient")
+@pytest.mark.parametrize("loss_type", ["nll", "chunked_nll"])
+def test_sft(policy, tokenizer, pairs, tmp_path, loss_type):
     rows = [chat.Encoded(p + c, [0] * len(p) + [1] * len(c)) for p, c, _ in pairs]
-    options = {"loss_type": "nll", "completion_only_loss": True, "max_length": None}
+    options = {"loss_type": loss_type, "completion_only_loss": True, "max_length": None}
     trainer = recording(SFTTrainer)(
         copy.deepcopy(policy),
         arguments(SFTConfig, tmp_path, train_sampling_strategy="sequential", **options),
@@ -142,8 +144,8 @@ def test_sft(policy, tokenizer, pairs, tmp_path):
 
     def loss_of(model, batch):
         inputs = chat.collate(batch, tokenizer.pad_token_id)
-        logits = model(inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-        return sft_loss(logits, inputs["labels"])[0]
+        keys = ("input_ids", "attention_mask", "labels")
+        return sft_loss(*label_logits(model, *(inputs[key] for key in keys)))[0]
 
     assert_same_losses(our_losses(copy.deepcopy(policy), loss_of, batches(rows)), trainer.losses)
 

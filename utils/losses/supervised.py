@@ -12,13 +12,17 @@ def sft_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, 
     loss = -1/N sum_{t: labels[t] != -100} log pi(labels[t] | tokens before t)
 
     logits (B, L, V) as the model returns them; labels (B, L) not shifted, -100 where ignored
-    (prompt, padding). N counts the completion tokens of the whole batch, so every token weighs the
-    same, as in `torch.nn.functional.cross_entropy` and TRL. The first token is never predicted.
+    (prompt, padding). Or, from `logprobs.label_logits`, logits (N, V) and the labels (N,) that they
+    predict. N counts the completion tokens of the whole batch, so every token weighs the same, as
+    in `torch.nn.functional.cross_entropy` and TRL. The first token is never predicted.
 
     Metrics: loss (nats a token), perplexity (its exponential), token_accuracy (share of the N
     tokens that are the model's first choice), tokens (N). ValueError when every label is ignored.
     """
-    predictions, targets = align(logits, labels)
+    if logits.ndim == 2 and labels.shape == logits.shape[:1]:
+        predictions, targets = logits, labels  # (N, V), (N,): nothing to shift
+    else:
+        predictions, targets = align(logits, labels)  # (B, L-1, V), (B, L-1)
     kept = targets != IGNORE
     if not kept.any():
         raise ValueError(
