@@ -2,23 +2,26 @@
 
     python benchmarks/bench.py              # all sections, or: make bench
     python benchmarks/bench.py grpo ppo     # these two, or: make bench BENCH="grpo ppo"
+    python benchmarks/bench.py --trl 1.16.0 # against another release of TRL than the pinned one
     python benchmarks/bench.py --table      # print the table for the README
 
-Writes `benchmarks/results/bench.json` after each section; those not run keep their numbers. Run it
-on a machine that does nothing else. `--quick` tests the code at toy sizes and writes
-`build/bench_quick.json`: its numbers mean nothing.
+Writes `benchmarks/results/bench.json` (`bench_newest.json` with `--trl`) after each section; those
+not run keep their numbers. Run it on a machine that does nothing else. `--quick` tests the code at
+toy sizes and writes `build/bench_quick.json`: its numbers mean nothing.
 """
 
 import argparse
 import importlib
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "bench.json"
+NEWEST_RESULTS = RESULTS.with_name("bench_newest.json")
 QUICK_RESULTS = ROOT / "build" / "bench_quick.json"
 # Section -> module with `make(section, quick) -> Section`, in the order of the table.
 MODULES = {
@@ -32,6 +35,7 @@ MODULES = {
     "vocabulary": "updates",
     "growth": "growth",
 }
+TRAINERS = ("sft", "rm", "dpo", "grpo")  # sections that run with TRL's newest release too
 FIXED_ENV = {
     "COURSE_PROFILE": "tiny",
     "COURSE_RUNS": str(ROOT / "build" / "bench_runs"),  # the shipped checkpoints, not a learner's
@@ -51,6 +55,21 @@ def use_fixed_env() -> None:
     for name in DROPPED_ENV:
         os.environ.pop(name, None)
     os.environ.update(FIXED_ENV)
+
+
+def use_trl(version: str) -> None:
+    """Put a release of TRL before the pinned one, here and in child processes.
+
+    Only TRL changes: the packages that it uses stay as they are pinned.
+    """
+    folder = ROOT / "build" / f"trl-{version}"
+    if not folder.exists():
+        fresh = folder.with_suffix(".new")
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+        subprocess.run([*command, "--target", str(fresh), f"trl=={version}"], check=True)
+        fresh.rename(folder)
+    sys.path.insert(0, str(folder))
+    os.environ["PYTHONPATH"] = str(folder)
 
 
 def load(path: Path) -> dict:
@@ -100,6 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sections", nargs="*", help=f"of {', '.join(MODULES)}; default all")
     parser.add_argument("--quick", action="store_true", help="toy sizes, to test the code")
+    parser.add_argument("--trl", metavar="VERSION", help=f"for {', '.join(TRAINERS)} only")
     parser.add_argument("--table", action="store_true", help="print the README's table and stop")
     parser.add_argument("--out", type=Path, help=f"default {RESULTS.relative_to(ROOT)}")
     parser.add_argument("--memory-of", nargs=3, metavar=("SECTION", "VARIANT", "FILE"))
@@ -107,12 +127,18 @@ def main() -> None:
     unknown = sorted(set(args.sections) - set(MODULES))
     if unknown:
         parser.error(f"no section {', '.join(unknown)}; there are: {', '.join(MODULES)}")
-    out = args.out or (QUICK_RESULTS if args.quick else RESULTS)
+    sections = args.sections or (TRAINERS if args.trl else MODULES)
+    if args.trl and set(sections) - set(TRAINERS):
+        parser.error(f"--trl is for {', '.join(TRAINERS)}: the others use the pinned TRL or none")
+    results = NEWEST_RESULTS if args.trl else RESULTS
+    out = args.out or (QUICK_RESULTS if args.quick else results)
     use_fixed_env()
+    if args.trl:
+        use_trl(args.trl)
     if args.table:
         import report
 
-        print(report.table(load(out)))
+        print(report.table(load(out), load(NEWEST_RESULTS)))
     elif args.memory_of:
         import measuring
 
@@ -120,7 +146,7 @@ def main() -> None:
         peaks = measuring.peaks_here(make(name, args.quick), variant)
         Path(file).write_text(json.dumps(peaks), encoding="utf-8")
     else:
-        for name in args.sections or MODULES:
+        for name in sections:
             print(f"{name} ...", end=" ", flush=True)
             result = run_section(name, args.quick)
             merge(out, name, result)

@@ -170,14 +170,20 @@ def reached(results: dict) -> str:
     return "Time to a target, steps times median time:\n\n" + markdown(header, rows)
 
 
-def table(results: dict) -> str:
-    """Everything that stands in the README between the markers; ValueError without results."""
+def table(results: dict, newest: dict | None = None) -> str:
+    """Everything that stands in the README between the markers; ValueError without results.
+
+    newest: the sections measured against TRL's newest release.
+    """
     if not results:
         raise ValueError("nothing has been measured yet: run `make bench` first")
     intro = "Median [quartiles]; a ratio below 1 is ours; the target stands in brackets."
     parts = [overview(results), intro, circumstances(results)]
     if any(name in results for name in REACHED):
         parts.append(reached(results))
+    if newest:
+        found = next(iter(newest.values()))["versions"]["trl"]
+        parts += [f"Against TRL {found}, the rest as above:", overview(newest)]
     makers = {"sampling": sampling, "update": update, "growth": growth}
     details = [make(results[name]) for name, make in makers.items() if name in results]
     if details:

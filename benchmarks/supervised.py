@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from utils import chat, models, profiles
-from utils.logprobs import completion_logprobs, masked_sum
+from utils.logprobs import completion_logprobs, label_logits, masked_sum
 from utils.losses import bradley_terry_loss, dpo_loss, sft_loss
 from utils.tasks import sql
 from utils.values import completion_rewards
@@ -149,8 +149,8 @@ def sft(profile, tokenizer, rows, batch) -> dict[str, Callable]:
 
     def loss_of(model, examples):
         inputs = chat.collate(examples, tokenizer.pad_token_id)
-        logits = model(inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-        return sft_loss(logits, inputs["labels"])[0]
+        keys = ("input_ids", "attention_mask", "labels")
+        return sft_loss(*label_logits(model, *(inputs[key] for key in keys)))[0]
 
     def trainer(arguments):
         model = copy.deepcopy(start).requires_grad_(True)
@@ -205,6 +205,7 @@ class PairTrainer(DPOTrainer):
 def dpo(profile, tokenizer, rows, batch) -> dict[str, Callable]:
     """The reference is read at every step, in both."""
     start = models.load_reference(profile, "sft")
+    reference = models.load_reference(profile, "sft")  # TRL 1.16 writes into the one it is given
     data = [{"prompt_ids": p, "chosen_ids": c, "rejected_ids": r} for p, c, r in rows]
 
     def loss_of(model, pairs):
@@ -217,7 +218,7 @@ def dpo(profile, tokenizer, rows, batch) -> dict[str, Callable]:
     def trainer(arguments):
         return PairTrainer(
             copy.deepcopy(start).requires_grad_(True),
-            ref_model=start,
+            ref_model=reference,
             args=arguments,
             train_dataset=Dataset.from_list(data),
             processing_class=tokenizer,

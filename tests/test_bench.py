@@ -1,6 +1,7 @@
 """The benchmark's own arithmetic, its file, its tables. Nothing here depends on how fast we are."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -184,6 +185,25 @@ def test_an_unknown_section_is_refused(monkeypatch, capsys):
     assert "no section gpro; there are: sft, rm, dpo, ppo, grpo" in capsys.readouterr().err
 
 
+def test_another_release_of_trl_comes_before_the_pinned_one(tmp_path, monkeypatch):
+    (tmp_path / "build" / "trl-9.9" / "trl").mkdir(parents=True)
+    (tmp_path / "build" / "trl-9.9" / "trl" / "__init__.py").write_text("__version__ = '9.9'")
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", "")
+    bench.use_trl("9.9")  # is there already: nothing is installed
+    found = [sys.executable, "-c", "import trl; print(trl.__version__)"]
+    assert subprocess.run(found, capture_output=True, text=True).stdout == "9.9\n"
+    assert sys.path[0] == str(tmp_path / "build" / "trl-9.9")
+
+
+def test_ppo_cannot_be_measured_against_a_trl_without_ppo(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bench.py", "ppo", "--trl", "1.16.0"])
+    with pytest.raises(SystemExit):
+        bench.main()
+    assert "--trl is for sft, rm, dpo, grpo" in capsys.readouterr().err
+
+
 # The tables
 
 
@@ -203,6 +223,11 @@ def test_overview_says_ratio_and_target():
     )
     assert "- sft, grpo: 2026-11-21, a chip, 2 cores, 2 threads, torch 2.13.0" in text
     assert "<details>" not in text
+    assert "Against TRL" not in text
+    newest = {"sft": section({"ours": 0.08, "TRL": 0.1})}
+    newest["sft"]["versions"]["trl"] = "1.16.0"
+    text = report.table(results, newest)
+    assert "Against TRL 1.16.0" in text and "| 80 ms [72, 88] | TRL: 100 ms" in text
 
 
 @pytest.mark.parametrize(
@@ -269,4 +294,5 @@ def test_shown_is_what_stands_between_the_markers():
 def test_the_readme_shows_the_measured_table():
     shown = report.shown((ROOT / "README.md").read_text(encoding="utf-8"))
     if shown is not None:
-        assert shown == report.table(bench.load(bench.RESULTS)), "bench.py --table prints it anew"
+        table = report.table(bench.load(bench.RESULTS), bench.load(bench.NEWEST_RESULTS))
+        assert shown == table, "bench.py --table prints it anew"
