@@ -46,7 +46,7 @@ seeds: setup ## run one notebook with three seeds, write benchmarks/results: NB=
 sweep: setup ## compare the variants that a notebook lists, three seeds each: NB=04
 	@"$(PY)" scripts/run_sweep.py $(NB)
 
-bench: setup ## time our steps against TRL's, 15 quiet minutes: BENCH="sft grpo" runs these
+bench: setup ## time our steps against TRL's, 20 quiet minutes: BENCH="sft grpo" runs these
 	@"$(PY)" benchmarks/bench.py $(BENCH)
 
 lint: setup ## check style and formatting

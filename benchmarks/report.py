@@ -25,6 +25,7 @@ REACHED = {
     "rm": ("loss", 0.67),
     "dpo": ("loss", 0.2),
     "grpo": ("reward", 0.6),
+    "ppo": ("reward", 0.7),
 }
 GROWN = {"group_size": "G", "new_tokens": "T", "parameters": "parameters"}
 

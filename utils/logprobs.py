@@ -144,9 +144,7 @@ def label_logits(
         output = model.get_decoder()(
             input_ids[rows, columns], attention_mask=attention_mask[rows, columns], use_cache=False
         )
-        before, ids = align(
-            output.last_hidden_state, labels[rows, columns]
-        )  # (b, l-1, H), (b, l-1)
+        before, ids = align(output.last_hidden_state, labels[rows, columns])
         states.append(before[ids != IGNORE])
         targets.append(ids[ids != IGNORE])
     return model.get_output_embeddings()(torch.cat(states)), torch.cat(targets)

@@ -20,7 +20,7 @@ from transformers.masking_utils import sdpa_mask
 from utils.chat import pad_left, stop_token_ids
 
 Prompts = Sequence[str] | Sequence[Sequence[int]]
-CACHE_BLOCK = 64  # tokens that the cache has room for before it must be copied
+CACHE_BLOCK = 16  # tokens that the cache has room for before it is copied; more is slower to shrink
 
 
 def grouped_attention(
