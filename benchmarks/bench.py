@@ -64,8 +64,8 @@ def use_trl(version: str) -> None:
     """
     folder = ROOT / "build" / f"trl-{version}"
     if not folder.exists():
-        fresh = folder.with_suffix(".new")
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+        fresh = folder.with_name(f"{folder.name}.new")  # an interrupted one is overwritten
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
         subprocess.run([*command, "--target", str(fresh), f"trl=={version}"], check=True)
         fresh.rename(folder)
     sys.path.insert(0, str(folder))
