@@ -23,28 +23,28 @@ lab: setup ## open JupyterLab on notebooks/ (LAB_ARGS="--port 9999" passes optio
 	@"$(PY)" -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ROOT_FLAG) $(SCREEN_FLAG) $(LAB_ARGS)
 
 test: setup ## lint, unit tests, and every notebook compared with its stored outputs
-	@"$(PY)" scripts/run_tests.py
+	@"$(PY)" -m scripts.run_tests
 
 test-engines: setup ## run vLLM and Unsloth on this CPU, in an environment of their own (4 GB)
-	@"$(PY)" scripts/engines_env.py && "$(PY)" scripts/run_engines.py $(ENGINE_ARGS)
+	@"$(PY)" -m tools.engines_env && "$(PY)" -m tools.run_engines $(ENGINE_ARGS)
 
 truth: setup ## check the losses in four ways and print the table of what was checked
-	@"$(PY)" scripts/truth.py
+	@"$(PY)" -m tools.truth
 
 mutants: setup ## make mistakes in utils and report which ones the tests miss (MUTANT_ARGS="--jobs 2")
-	@"$(PY)" scripts/mutants.py $(MUTANT_ARGS)
+	@"$(PY)" -m tools.mutants $(MUTANT_ARGS)
 
 run: setup ## execute the notebooks, or one with NB=01, into build/ with an HTML index
-	@"$(PY)" scripts/run_notebooks.py $(NB)
+	@"$(PY)" -m scripts.run_notebooks $(NB)
 
 execute: setup ## re-execute one notebook in place and store its outputs: NB=01
-	@"$(PY)" scripts/run_notebooks.py --in-place $(NB)
+	@"$(PY)" -m scripts.run_notebooks --in-place $(NB)
 
 seeds: setup ## run one notebook with three seeds, write benchmarks/results: NB=01
-	@"$(PY)" scripts/run_seeds.py $(NB)
+	@"$(PY)" -m scripts.run_seeds $(NB)
 
 sweep: setup ## compare the variants that a notebook lists, three seeds each: NB=04
-	@"$(PY)" scripts/run_sweep.py $(NB)
+	@"$(PY)" -m scripts.run_sweep $(NB)
 
 bench: setup ## time our steps against TRL's, 20 quiet minutes: BENCH="sft grpo" runs these
 	@"$(PY)" benchmarks/bench.py $(BENCH)
@@ -56,17 +56,17 @@ format: setup ## format the code and fix what can be fixed
 	@"$(PY)" -m ruff format . && "$(PY)" -m ruff check --fix .
 
 lock: setup ## rewrite the pins (UPGRADE="trl peft" moves those to the newest that fit)
-	@"$(PY)" scripts/lock.py --upgrade $(UPGRADE)
+	@"$(PY)" -m tools.lock --upgrade $(UPGRADE)
 
 drift: setup ## check the GPU branch's calls against pinned and newest packages (0.8 GB)
-	@"$(PY)" scripts/drift.py $(DRIFT_ARGS)
+	@"$(PY)" -m tools.drift $(DRIFT_ARGS)
 
 gpu-check: setup ## measure this GPU and run the notebooks under `small` on it (CHECK_ARGS=--smoke)
-	@"$(PY)" scripts/gpu_check.py $(CHECK_ARGS)
+	@"$(PY)" -m tools.gpu_check $(CHECK_ARGS)
 
 badges: setup ## write the public address into notebooks and README: REPO=owner/name
-	@"$(PY)" scripts/stamp_badges.py "$(REPO)"
+	@"$(PY)" -m scripts.stamp_badges "$(REPO)"
 
 clean: ## remove build/ and caches; .venv and runs/ stay
 	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info
-	find utils scripts tests notebooks '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
+	find utils tasks exercises engines scripts tools tests notebooks '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +

@@ -20,8 +20,8 @@ from supervised import Clock
 from transformers import DataCollatorWithPadding, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from tasks.rewards import extract_hash_answer
 from utils import profiles
-from utils.rewards import extract_hash_answer
 from utils.values import completion_rewards
 
 NOTEBOOKS = profiles.repo_root() / "notebooks"

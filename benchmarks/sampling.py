@@ -11,8 +11,8 @@ import torch
 from measuring import Measured, Point, Section
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
+from tasks import math
 from utils import chat, models, profiles, rollout
-from utils.tasks import math
 
 NO_STOP = -1  # a token that no model emits
 

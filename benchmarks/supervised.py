@@ -16,10 +16,10 @@ from measuring import Measured, Point, Section, gaps
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
+from tasks import sql
 from utils import chat, models, profiles
 from utils.logprobs import completion_logprobs, label_logits, masked_sum
 from utils.losses import bradley_terry_loss, dpo_loss, sft_loss
-from utils.tasks import sql
 from utils.values import completion_rewards
 
 RATE, BETA, CENTER, MAX_NORM = 1e-4, 0.1, 0.05, 1.0

@@ -1,7 +1,7 @@
 """Rebuild `assets/tiny/base` from a seed: tokenizer, pretraining, measurements, model card.
 
-    python scripts/build_tiny.py                 # about an hour on 2 cores
-    python scripts/build_tiny.py --steps 50 --out /some/folder   # a quick try
+    python -m scripts.build_tiny                 # about an hour on 2 cores
+    python -m scripts.build_tiny --steps 50 --out /some/folder   # a quick try
 
 An interrupted run goes on from its last checkpoint (`runs/build_tiny/`). Data for step `s`
 come from the seed and `s` alone, so a resumed run sees what an uninterrupted one would.
@@ -19,10 +19,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from tasks import identity, reviews, sql
+from tasks import math as math_task
+from tasks.sql import annotators
+from tasks.sql import questions as sql_questions
 from utils import chat, display, evaluate
 from utils.models import save_checkpoint
-from utils.tasks import annotators, identity, reviews, sql, sql_questions
-from utils.tasks import math as math_task
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCAB_SIZE = 1024

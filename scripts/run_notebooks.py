@@ -1,6 +1,6 @@
 """Execute notebooks headless, from the top, each in a fresh kernel.
 
-Usage: python scripts/run_notebooks.py [--in-place] [NB]
+Usage: python -m scripts.run_notebooks [--in-place] [NB]
 
 NB is the start of a notebook's name, such as 01; without it all of them run. Executed copies, their
 HTML and an index go to build/. With `--in-place` the outputs are stored in the notebook itself,
@@ -22,7 +22,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
-from whole_file import write_whole
+
+from scripts.whole_file import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"

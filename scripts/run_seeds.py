@@ -1,6 +1,6 @@
 """Run a notebook with several seeds and write what its `summary` holds to `benchmarks/results`.
 
-    python scripts/run_seeds.py 01 --seeds 0 1 2      # or: make seeds NB=01
+    python -m scripts.run_seeds 01 --seeds 0 1 2      # or: make seeds NB=01
 
 Checkpoints go to `runs/seed_<seed>/`.
 The notebook is executed as it is, with COURSE_SEED set; nothing of it is written again here.
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from whole_file import write_whole
 
+from scripts.whole_file import write_whole
 from utils import profiles
 
 ROOT = Path(__file__).resolve().parents[1]

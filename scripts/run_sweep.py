@@ -1,6 +1,6 @@
 """Run the variants of a notebook with several seeds and write them to `benchmarks/results`.
 
-    python scripts/run_sweep.py 04 --seeds 0 1 2      # or: make sweep NB=04
+    python -m scripts.run_sweep 04 --seeds 0 1 2      # or: make sweep NB=04
 
 The notebook says what is compared: its cells with the tag `sweep` define `VARIANTS`, a list of
 names, and `run_variant(name) -> dict`. Those cells are executed once a seed, as they are; nothing
@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 import nbformat
-from run_seeds import ROOT, find_notebook, write_results
+
+from scripts.run_seeds import ROOT, find_notebook, write_results
 
 
 def load_cells(notebook: Path, seed: int) -> dict:

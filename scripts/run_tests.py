@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from run_notebooks import BUILD, ROOT, find_notebooks, use_fixed_env
+from scripts.run_notebooks import BUILD, ROOT, find_notebooks, use_fixed_env
 
 NBVAL = ["pytest", "--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/sanitize.cfg"]
 NBVAL += ["--nbval-cell-timeout", "1800", "-p", "no:cacheprovider"]

@@ -1,6 +1,6 @@
 """Copy a stage that seed 0 of `make seeds` left in `runs/` to `assets/`, with a model card.
 
-python scripts/ship_checkpoint.py sft
+python -m scripts.ship_checkpoint sft
 """
 
 import argparse

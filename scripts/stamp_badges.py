@@ -1,6 +1,6 @@
 """Write the public address of the course into its notebooks and README.
 
-Usage: python scripts/stamp_badges.py OWNER/NAME   (or: make badges REPO=owner/name)
+Usage: python -m scripts.stamp_badges OWNER/NAME   (or: make badges REPO=owner/name)
 
 Each notebook gets an "Open in Colab" badge under its title and the address in its set-up cell. The
 README gets the clone command and a badge for each notebook, between marker comments. Stamping
@@ -13,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-from whole_file import write_whole
+from scripts.whole_file import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 BRANCH = "main"

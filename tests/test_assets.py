@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tasks import preferences, sql
 from utils import chat, evaluate, models, profiles, values
-from utils.tasks import preferences, sql
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets/tiny"
 STAGES = {

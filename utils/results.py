@@ -1,8 +1,26 @@
-"""Numbers of several seeds, as `make seeds` and `make sweep` keep them in benchmarks/results."""
+"""What a notebook claims, and numbers of several seeds from benchmarks/results."""
 
 import json
+import os
 
 from utils.profiles import Profile, repo_root
+
+
+def claim(text: str, holds: object) -> None:
+    """Print `text: True`; AssertionError if the claim does not hold on the profile `tiny`.
+
+    The lessons' claims were measured on `tiny`. On other profiles one that fails prints False and
+    the notebook goes on. Under COURSE_SMOKE=1, where nothing is trained long enough to learn, it
+    prints "not checked".
+    """
+    if os.environ.get("COURSE_SMOKE") == "1":
+        print(f"{text}: not checked")
+    elif holds:
+        print(f"{text}: True")
+    elif (os.environ.get("COURSE_PROFILE") or "tiny") == "tiny":
+        raise AssertionError(f"{text}: False. The lesson's text is not true of this run.")
+    else:
+        print(f"{text}: False on this profile; it was measured on `tiny`.")
 
 
 def load_runs(name: str, profile: Profile, summary: dict | None = None) -> list[dict]:

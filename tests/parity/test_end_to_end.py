@@ -26,13 +26,13 @@ from trl import (
 )
 from trl.trainer import grpo_trainer
 
+from tasks import sql
 from utils import chat
 from utils.advantages import group_advantages
 from utils.logprobs import completion_logprobs, label_logits, masked_sum
 from utils.losses import bradley_terry_loss, dpo_loss, grpo_loss, sft_loss
 from utils.models import load_reward_model
 from utils.profiles import get_profile
-from utils.tasks import sql
 from utils.values import completion_rewards
 
 torch.set_num_threads(1)

@@ -1,0 +1,123 @@
+"""Word problems with two or three steps of whole-number arithmetic.
+
+Splits: "pretrain" and "train" share their people and things, "pretrain" adds made-up ones (a model
+that has only seen names of one token fails on longer ones); "test" has its own.
+
+The base model saw some of them worked step by step and most answered at once, which is
+what lets GRPO discover that steps pay (lesson 05). Answers end in `#### N`, as in GSM8K.
+"""
+
+import random
+import zlib
+from dataclasses import dataclass
+
+from tasks.rewards import extract_hash_answer
+from tasks.source import load_rows
+from tasks.sql.names import pseudo_word
+
+SPLITS = ("pretrain", "train", "test")
+MAX_NEW_TOKENS = 48
+STEP_SHARE = 0.3  # share of base documents that are worked step by step
+
+_TRAIN_PEOPLE = "Tom Ann Sam Mia Leo Eva Max Zoe Ben Amy Kim Dan Lily Paul Rosa Jack".split()
+_TEST_PEOPLE = "Nora Finn Ivy Carl Gus Tess Ray June".split()
+_TRAIN_ITEMS = "apples books coins pens cards eggs shells stamps cups keys nuts balls".split()
+_TEST_ITEMS = "marbles ribbons candles buttons".split()
+_HELD_OUT = {person.lower() for person in _TEST_PEOPLE} | {item[:-1] for item in _TEST_ITEMS}
+
+
+@dataclass(frozen=True)
+class MathExample:
+    """One word problem. `steps` are its calculations, `answer` its final number."""
+
+    question: str
+    steps: tuple[str, ...]
+    answer: str
+
+    @property
+    def prompt(self) -> str:
+        """The problem, as a user would say it."""
+        return self.question
+
+    @property
+    def worked(self) -> str:
+        """The answer with its steps."""
+        return f"{'; '.join(self.steps)} #### {self.answer}"
+
+    def document(self, with_steps: bool) -> tuple[str, str]:
+        """Prompt and completion of the plain-text format that the base was trained on."""
+        completion = self.worked if with_steps else f"#### {self.answer}"
+        return f"Question: {self.question}\nAnswer:", f" {completion}"
+
+
+def make_examples(split: str, n: int, seed: int = 0) -> list[MathExample]:
+    """`n` problems. The test split has people, things and number sequences of its own."""
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
+    rng = random.Random(f"math/{split}/{seed}")
+    examples: dict[str, MathExample] = {}
+    while len(examples) < n:
+        example = sample_example(rng, split)
+        examples.setdefault(example.question, example)
+    return list(examples.values())
+
+
+def sample_example(rng: random.Random, split: str) -> MathExample:
+    """One random problem; draws again until its numbers belong to the split."""
+    while True:
+        example = _draw(rng, split)
+        # One number sequence in eight is kept for the test split, whatever the story around it.
+        held_out = zlib.crc32("; ".join(example.steps).encode()) % 8 == 0
+        if held_out == (split == "test"):
+            return example
+
+
+def score(example: MathExample, completion: str) -> float:
+    """1.0 if the number after the last `####` is the answer, else 0.0."""
+    return float(extract_hash_answer(completion) == example.answer)
+
+
+def load_gsm8k(split: str, n: int | None = None) -> list[MathExample]:
+    """The first `n` GSM8K problems, from `COURSE_DATA_DIR` or the hub."""
+    examples = []
+    for row in load_rows("gsm8k", split)[:n]:
+        worked, found, answer = row["answer"].rpartition("####")
+        if not found:
+            raise ValueError(f"GSM8K answer without `####`: {row['answer'][:80]!r}")
+        steps = tuple(line.strip() for line in worked.splitlines() if line.strip())
+        examples.append(MathExample(row["question"], steps, answer.strip().replace(",", "")))
+    return examples
+
+
+def _draw(rng: random.Random, split: str) -> MathExample:
+    test = split == "test"
+    who = rng.choice(_TEST_PEOPLE if test else _TRAIN_PEOPLE)
+    what = rng.choice(_TEST_ITEMS if test else _TRAIN_ITEMS)
+    if split == "pretrain" and rng.random() < 0.6:
+        who, what = pseudo_word(rng, _HELD_OUT).capitalize(), pseudo_word(rng, _HELD_OUT) + "s"
+    total = rng.randint(10, 60)
+    story, steps = [f"{who} has {total} {what}."], []
+    for _ in range(rng.choice((2, 3))):
+        sentence, step, total = _step(rng, who, what, total)
+        story.append(sentence)
+        steps.append(step)
+    story.append(f"How many {what} does {who} have now?")
+    return MathExample(" ".join(story), tuple(steps), str(total))
+
+
+def _step(rng: random.Random, who: str, what: str, total: int) -> tuple[str, str, int]:
+    """One event of the story: what is said, the calculation, the new total."""
+    operation = rng.choice("+-*" if total < 40 else "+-")
+    if operation == "+":
+        n = rng.randint(5, 60)
+        said = rng.choice(
+            (f"{who} buys {n} more.", f"{who} finds {n} more.", f"{who} gets {n} more.")
+        )
+        return said, f"{total}+{n}={total + n}", total + n
+    if operation == "-":
+        n = rng.randint(1, max(1, total - 1))
+        said = rng.choice((f"{who} gives away {n}.", f"{who} loses {n}.", f"{who} sells {n}."))
+        return said, f"{total}-{n}={total - n}", total - n
+    n = rng.choice((2, 3))
+    said = f"The number of {what} becomes {n} times as many."
+    return said, f"{total}*{n}={total * n}", total * n

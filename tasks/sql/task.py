@@ -1,0 +1,117 @@
+"""Text-to-SQL: a schema and a question in, one SQLite query out, scored by execution.
+
+Examples are generated from a seed (`sql_questions.py`). The splits use disjoint tables and columns
+(`names.py`), so held-out accuracy measures reading the schema. The same `SqlExample` also wraps
+rows of b-mc2/sql-create-context (`load_real`).
+"""
+
+import itertools
+import random
+
+from tasks.source import load_rows, local_file
+from tasks.sql.annotators import annotate
+from tasks.sql.compare import execution_match
+from tasks.sql.questions import SqlExample, sample_example
+from utils.profiles import Profile
+
+SPLITS = ("pretrain", "train", "validation", "test", "seen_names")
+HUB_TEST_ROWS = 2000
+MAX_NEW_TOKENS = 48  # the longest gold query of the generator is shorter
+
+
+def make_examples(split: str, n: int, seed: int = 0) -> list[SqlExample]:
+    """`n` examples of a split.
+
+    "pretrain" and "train" mix the training names with made-up words, "seen_names" has the training
+    names in fresh combinations; "validation" and "test" use names that no other split has.
+    Repeats of a prompt are skipped.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
+    rng = random.Random(f"sql/{split}/{seed}")
+    examples: dict[str, SqlExample] = {}
+    while len(examples) < n:
+        example = sample_example(rng, split)
+        examples.setdefault(example.prompt, example)
+    return list(examples.values())
+
+
+def score(example: SqlExample, completion: str) -> float:
+    """1.0 if the query in the completion returns what the gold query returns, else 0.0."""
+    return float(execution_match(example.context, extract_sql(completion), example.answer))
+
+
+def extract_sql(completion: str) -> str:
+    """The query in a completion: inside a code fence if there is one, else all of it."""
+    _, fence, rest = completion.partition("```")
+    if fence:
+        completion = rest.partition("```")[0].removeprefix("sql")
+    return completion.strip().rstrip(";").strip()
+
+
+def demonstrations(
+    n: int, seed: int = 0, random_rate: float = 0.1, systematic_rate: float = 0.6
+) -> list[SqlExample]:
+    """Training examples as written by annotators who make mistakes.
+
+    With probability `systematic_rate` a trap in the question ("lowest", "at least",
+    "different", ...; see `annotators`) is answered the same wrong way; else, with probability
+    `random_rate`, one random slip. The rates 0 and 0 give clean ones.
+    """
+    rng = random.Random(f"sql/annotators/{seed}")
+    return [
+        annotate(rng, example, random_rate, systematic_rate)
+        for example in make_examples("train", n, seed)
+    ]
+
+
+def load(split: str, n: int, profile: Profile) -> list[SqlExample]:
+    """`n` examples of "train" or "test" for a profile.
+
+    Generated ones on `tiny`: demonstrations with the annotators' mistakes to train on, correct
+    ones to test on (the same for every seed). With `profile.use_hub`, real ones: those whose gold
+    query cannot be run are left out, and fewer than `n` come back if the data set is small.
+    """
+    if not profile.use_hub:
+        if split == "train":
+            return demonstrations(n, profile.seed)
+        return make_examples(split, n)
+    return list(itertools.islice(filter(is_scorable, load_real(split)), n))
+
+
+def is_scorable(example: SqlExample) -> bool:
+    """Whether answers can be compared with the example's own: its query runs on its schema."""
+    try:
+        return execution_match(example.context, example.answer, example.answer)
+    except ValueError:
+        return False
+
+
+def load_real(split: str, n: int | None = None) -> list[SqlExample]:
+    """The first `n` examples of b-mc2/sql-create-context, from `COURSE_DATA_DIR` or the hub.
+
+    Reads rows `context, question, answer` (the hub) and rows `prompt, chosen` with
+    `context= ... question= ... Assistant:` in the prompt. The hub has one split only: its last
+    2,000 rows are "test", the others "train".
+    """
+    if local_file("sql_create_context", split):
+        rows = load_rows("sql_create_context", split)
+    else:
+        rows = load_rows("sql_create_context", "train")
+        rows = rows[-HUB_TEST_ROWS:] if split == "test" else rows[:-HUB_TEST_ROWS]
+    return [parse_row(row) for row in rows[:n]]
+
+
+def parse_row(row: dict[str, str]) -> SqlExample:
+    """One row of either format -> SqlExample."""
+    if "context" in row:
+        return SqlExample(row["context"], row["question"], row["answer"])
+    _, found, rest = row.get("prompt", "").partition("context=")
+    context, found_question, question = rest.partition("question=")
+    if not (found and found_question and row.get("chosen")):
+        raise ValueError(
+            "expected a row with `context`, `question`, `answer`, or with `chosen` and a `prompt` "
+            f"that holds `context= ... question= ...`; this row has {sorted(row)}"
+        )
+    question = question.rpartition("Assistant:")[0] or question
+    return SqlExample(context.strip(), question.strip(), row["chosen"])

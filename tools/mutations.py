@@ -1,0 +1,893 @@
+"""The single-point mistakes of `make mutants`: the tests must catch them.
+
+TABLE: file -> the tests to run, below tests/, and its mistakes. A mistake is its kind
+(one of KINDS), the text to replace, which must occur exactly once in the file, and the new text. A
+fourth entry says why no test can see the mistake; only a survivor has one.
+"""
+
+from dataclasses import dataclass
+
+KINDS = (
+    "arguments",
+    "axis",
+    "condition",
+    "constant",
+    "detach",
+    "mask",
+    "mean/sum",
+    "min/max",
+    "off by one",
+    "shift",
+    "sign",
+    "term",
+)
+
+LOSSES = "utils/test_losses.py", "parity/test_edges.py"
+PAIRS = "utils/test_dpo_loss.py", "parity/test_edges.py"
+
+TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
+    "utils/losses/policy.py": (
+        (*LOSSES, "parity/test_trl_ppo.py"),
+        [
+            ("sign", "loss = -masked_mean", "loss = masked_mean"),
+            ("sign", "(logprobs - old_logprobs).clamp", "(old_logprobs - logprobs).clamp"),
+            ("min/max", "torch.min(unclipped, clipped)", "torch.max(unclipped, clipped)"),
+            ("constant", "ratio.clamp(1 - clip_eps,", "ratio.clamp(1 - 2 * clip_eps,"),
+            ("detach", "old_logprobs=old_logprobs.detach()", "old_logprobs=old_logprobs"),
+            ("detach", "advantages=advantages.detach()", "advantages=advantages"),
+            ("mask", "kept = mask.bool()", "kept = torch.ones_like(mask).bool()"),
+            ("constant", "MAX_LOG_RATIO = 80.0", "MAX_LOG_RATIO = 90.0"),
+            ("condition", "(clipped < unclipped)", "(clipped <= unclipped)"),
+            ("sign", "log_ratio.expm1() - log_ratio", "log_ratio.expm1() + log_ratio"),
+            ("min/max", "worse = torch.max(", "worse = torch.min("),
+            ("constant", "0.5 * masked_mean(worse", "1.0 * masked_mean(worse"),
+            ("detach", "old_values=old_values.detach()", "old_values=old_values"),
+            ("detach", "returns=returns.detach()", "returns=returns"),
+            (
+                "arguments",
+                "values.clamp(old_values - clip_eps, old_values + clip_eps)",
+                "old_values.clamp(values - clip_eps, values + clip_eps)",
+            ),
+            ("condition", "(worse > error)", "(worse >= error)"),
+            ("off by one", "returns.var(correction=0)", "returns.var(correction=1)"),
+            ("mask", "values[mask.bool()], returns[mask.bool()]", "values, returns"),
+        ],
+    ),
+    "utils/losses/preference.py": (
+        (*LOSSES, "parity/test_trl_reward.py"),
+        [
+            ("sign", "difference = chosen - rejected", "difference = rejected - chosen"),
+            ("sign", "else difference - margin", "else difference + margin"),
+            ("mean/sum", "difference - margin).mean()", "difference - margin).sum()"),
+            ("sign", "center_coef * (chosen + rejected)", "center_coef * (chosen - rejected)"),
+            (
+                "mean/sum",
+                "(chosen + rejected).square().mean()",
+                "(chosen + rejected).square().sum()",
+            ),
+            ("condition", "(difference > 0)", "(difference >= 0)"),
+            ("constant", "in (torch.bfloat16, torch.float16)", "in (torch.bfloat16,)"),
+        ],
+    ),
+    "utils/losses/supervised.py": (
+        LOSSES,
+        [
+            ("mask", "kept = targets != IGNORE", "kept = targets != 10**9"),
+            ("sign", "loss = -gather_logprobs", "loss = gather_logprobs"),
+            ("mean/sum", "(predictions, targets).mean()", "(predictions, targets).sum()"),
+            ("min/max", "predictions.argmax(-1)", "predictions.argmin(-1)"),
+            ("arguments", "float(targets.numel())", "float(labels.numel())"),
+        ],
+    ),
+    "utils/losses/dpo.py": (
+        (*PAIRS, "parity/test_trl_dpo.py"),
+        [
+            (
+                "arguments",
+                "= policy_chosen - ref_chosen, policy_rejected - ref_rejected",
+                "= policy_chosen - ref_rejected, policy_rejected - ref_chosen",
+            ),
+            ("sign", "z = beta * (chosen - rejected)", "z = beta * (rejected - chosen)"),
+            ("detach", "ref_chosen=ref_chosen.detach()", "ref_chosen=ref_chosen"),
+            ("detach", "ref_rejected=ref_rejected.detach()", "ref_rejected=ref_rejected"),
+            ("constant", "1 / (2 * beta)", "1 / beta"),
+            ("arguments", "(rejected, rejected_lengths,", "(rejected, chosen_lengths,"),
+            ("arguments", "return log_ratio / lengths", "return log_ratio * lengths"),
+            ("off by one", "F.relu(1 - z)", "F.relu(-z)"),
+            ("sign", "F.relu(-chosen)", "F.relu(chosen)"),
+            ("term", "z - beta * dpop_lambda", "z - dpop_lambda"),
+            (
+                "sign",
+                "= -label_smoothing * F.logsigmoid(-z)",
+                "= -label_smoothing * F.logsigmoid(z)",
+            ),
+            ("sign", "-(1 - label_smoothing) *", "-(1 + label_smoothing) *"),
+            ("sign", "(as_labelled - flipped)", "(as_labelled + flipped)"),
+            ("constant", "(1 - 2 * label_smoothing)", "(1 - label_smoothing)"),
+            ("mean/sum", "loss = losses.mean()", "loss = losses.sum()"),
+            (
+                "condition",
+                "(chosen_reward > rejected_reward)",
+                "(chosen_reward >= rejected_reward)",
+            ),
+            (
+                "arguments",
+                "beta * chosen.detach(), beta * rejected.detach()",
+                "chosen.detach(), rejected.detach()",
+            ),
+            ("constant", "torch.promote_types(x.dtype, torch.float32)", "x.dtype"),
+        ],
+    ),
+    "utils/losses/relatives.py": (
+        (*PAIRS, "parity/test_trl_dpo.py"),
+        [
+            ("sign", "nll - beta * F", "nll + beta * F"),
+            ("sign", "mean - (-torch", "mean + (-torch"),
+            ("arguments", "nll = -chosen.mean()", "nll = -rejected.mean()"),
+            ("term", "mean = mean.clamp(max=-torch.finfo(mean.dtype).eps)", "pass"),
+            ("sign", "rejected) - gamma)", "rejected) + gamma)"),
+            (
+                "term",
+                "(beta * (chosen - rejected) - gamma)",
+                "(beta * (chosen - rejected - gamma))",
+            ),
+            ("term", "    kl = kl.clamp(min=0)\n", ""),
+            ("detach", "device=policy.device).detach()", "device=policy.device)"),
+            ("detach", "ref=ref.detach())", "ref=ref)"),
+            ("sign", "beta * (kl - log_ratio)", "beta * (log_ratio - kl)"),
+            (
+                "arguments",
+                "undesirable_weight * torch.sigmoid",
+                "desirable_weight * torch.sigmoid",
+            ),
+            ("mean/sum", "loss = losses.mean()", "loss = losses.sum()"),
+            ("condition", "reward[~desirable]", "reward[desirable.roll(1)]"),
+            ("detach", "chosen_kl=chosen_kl.detach()", "chosen_kl=chosen_kl"),
+            ("sign", "(rejected_kl - chosen_kl)", "(rejected_kl + chosen_kl)"),
+            ("sign", "rejected - brake", "rejected + brake"),
+        ],
+    ),
+    "utils/losses/group.py": (
+        ("utils/test_grpo_loss.py", "parity/test_edges.py", "parity/test_trl_grpo.py"),
+        [
+            ("sign", "= -torch.min(", "= torch.min("),
+            ("min/max", "-torch.min(unclipped", "-torch.max(unclipped"),
+            (
+                "constant",
+                "ratio.clamp(1 - clip_eps, 1 + clip_eps_high)",
+                "ratio.clamp(1 - clip_eps, 1 + clip_eps)",
+            ),
+            ("sign", "token_loss + beta * kl", "token_loss - beta * kl"),
+            ("sign", "r = (logprobs - ref_logprobs)", "r = (ref_logprobs - logprobs)"),
+            ("detach", "ref_logprobs=ref_logprobs.detach()", "ref_logprobs=ref_logprobs"),
+            ("detach", "old_logprobs=old_logprobs.detach()", "old_logprobs=old_logprobs"),
+            ("detach", "advantages.detach().unsqueeze(1)", "advantages.unsqueeze(1)"),
+            ("sign", ".clamp(min=-MAX_LOG_RATIO)", ".clamp(max=MAX_LOG_RATIO)"),
+            (
+                "mean/sum",
+                "masked_mean(token_loss, mask, dim=1).mean()",
+                "masked_mean(token_loss, mask)",
+            ),
+            ("off by one", "(len(mask) * max_completion_length)", "mask.numel()"),
+            (
+                "constant",
+                "masked_sum(token_loss, mask) / num_items",
+                "masked_mean(token_loss, mask)",
+            ),
+            (
+                "mean/sum",
+                "masked_mean(token_log_ratio, mask, dim=1)",
+                "masked_sum(token_log_ratio, mask, dim=1)",
+            ),
+            (
+                "axis",
+                "token_log_ratio, mask, dim=1).unsqueeze(1)",
+                "token_log_ratio, mask).unsqueeze(0)",
+            ),
+            ("arguments", "old_new = token_log_ratio.clamp", "old_new = log_ratio.clamp"),
+            ("condition", "(clipped < unclipped)", "(clipped != unclipped)"),
+        ],
+    ),
+    "utils/advantages.py": (
+        (
+            "utils/test_advantages.py",
+            "utils/test_group_advantages.py",
+            "parity/test_edges.py",
+            "parity/test_trl_ppo.py",
+        ),
+        [
+            ("sign", "torch.where(kept, -kl_coef", "torch.where(kept, kl_coef"),
+            (
+                "mask",
+                "kept, -kl_coef * k1(logprobs, ref_logprobs), 0.0)",
+                "kept | True, -kl_coef * k1(logprobs, ref_logprobs), 0.0)",
+            ),
+            ("arguments", "k1(logprobs, ref_logprobs)", "k1(ref_logprobs, logprobs)"),
+            ("min/max", "positions, -1).amax(1", "positions, 99).amin(1"),
+            ("off by one", "torch.where(positions == last,", "torch.where(positions == last - 1,"),
+            ("sign", "gamma * next_value - values[:, t]", "gamma * next_value + values[:, t]"),
+            ("term", "+ gamma * next_value", "+ next_value"),
+            ("term", "delta + gamma * lam * next_advantage", "delta + lam * next_advantage"),
+            ("off by one", "reversed(range(kept.shape[1]))", "reversed(range(1, kept.shape[1]))"),
+            ("mask", "advantage, next_advantage)", "advantage, 0.5 * next_advantage)"),
+            (
+                "mask",
+                "next_value = torch.where(kept[:, t], values[:, t], next_value)",
+                "next_value = values[:, t]",
+            ),
+            (
+                "sign",
+                "torch.where(kept, advantages + values, 0.0)",
+                "torch.where(kept, advantages - values, 0.0)",
+            ),
+            (
+                "mask",
+                "advantages, torch.where(kept, advantages + values, 0.0)",
+                "advantages, advantages + values",
+            ),
+            (
+                "axis",
+                "groups - groups.mean(1, keepdim=True)",
+                "groups - groups.mean(0, keepdim=True)",
+            ),
+            ("axis", "rewards.view(-1, group_size)", "rewards.view(group_size, -1).T"),
+            ("constant", "STD_EPS = 1e-4", "STD_EPS = 1e-2"),
+            (
+                "off by one",
+                "groups.std(1, keepdim=True)",
+                "groups.std(1, correction=0, keepdim=True)",
+            ),
+            ("term", "    centred = torch.where(equal, 0.0, centred)\n", ""),
+            (
+                "arguments",
+                "centred / (groups.std() + STD_EPS)",
+                "centred / (centred.std() + STD_EPS)",
+            ),
+            ("off by one", "group_size / (group_size - 1)", "(group_size - 1) / group_size"),
+            ("term", "(rewards - rewards.mean())", "rewards"),
+        ],
+    ),
+    "utils/kl.py": (
+        ("utils/test_kl.py", "utils/test_dpo_loss.py", "parity/test_gradients.py"),
+        [
+            (
+                "sign",
+                'same shape. Often negative."""\n    return logprobs - ref_logprobs',
+                'same shape. Often negative."""\n    return ref_logprobs - logprobs',
+            ),
+            ("constant", ".square() / 2", ".square()"),
+            (
+                "sign",
+                "r = logprobs - ref_logprobs\n    return",
+                "r = ref_logprobs - logprobs\n    return",
+            ),
+            ("sign", "expm1(-r) + r  #", "expm1(-r) - r  #"),
+            ("off by one", "torch.expm1(-r)", "torch.exp(-r)"),
+            ("constant", "torch.expm1(-r)", "(torch.exp(-r) - 1)"),
+            ("sign", "ref - policy)", "policy - ref)"),
+            ("detach", "(ref_logits.detach(), logits)", "(ref_logits, logits)"),
+            ("arguments", "probs = ref.exp()", "probs = policy.exp()"),
+            ("mask", "torch.where(kept, x.to(torch", "torch.where(kept | True, x.to(torch"),
+            ("term", "torch.where(probs == 0, 0.0, ref - policy)", "ref - policy"),
+            ("axis", ".sum(-1), mask, dim=1)", ".sum(-1), mask, dim=0)"),
+        ],
+    ),
+    "utils/logprobs.py": (
+        ("utils/test_logprobs.py", "parity/test_trl_logprobs.py", "parity/test_edges.py"),
+        [
+            ("shift", "return logits[:, :-1], ids[:, 1:]", "return logits[:, 1:], ids[:, :-1]"),
+            ("shift", "return logits[:, :-1], ids[:, 1:]", "return logits, ids"),
+            (
+                "term",
+                "torch.log_softmax(_full_precision(logits), dim=-1)\n    return logprobs.gather",
+                "torch.log_softmax(logits, dim=-1)\n    return logprobs.gather",
+            ),
+            (
+                "term",
+                "torch.log_softmax(_full_precision(logits), dim=-1)\n    return logprobs.gather",
+                "_full_precision(logits).softmax(-1).log()\n    return logprobs.gather",
+            ),
+            ("off by one", "(prompt_mask.cumsum(1) - 1)", "prompt_mask.cumsum(1)"),
+            ("mask", "(prompt_mask.cumsum(1) - 1)", "(torch.ones_like(prompt_mask).cumsum(1) - 1)"),
+            (
+                "arguments",
+                "first.repeat_interleave(group_size, dim=0)",
+                "first.repeat(group_size, 1, 1)",
+            ),
+            ("shift", "completion_ids[rows, :width]", "completion_ids[rows, 1 : width + 1]"),
+            ("off by one", "group_size, dim=0) + 1  # (B, 1)", "group_size, dim=0)"),
+            ("off by one", "lengths[rows].max()) - 1", "lengths[rows].max()) - 2"),
+            (
+                "arguments",
+                "layer.keys.index_select(0, rows)",
+                "layer.keys.index_select(0, rows.flip(0))",
+            ),
+            (
+                "arguments",
+                "layer.values.index_select(0, rows)",
+                "layer.values.index_select(0, rows.flip(0))",
+            ),
+            ("mask", "attention_mask[rows].any(0)", "attention_mask[rows].all(0)"),
+            ("off by one", "int(used[-1]) + 1)", "int(used[-1]))"),
+            ("off by one", "slice(int(used[0])", "slice(int(used[0]) + 1"),
+            (
+                "arguments",
+                "last_hidden_state, labels[rows, columns]",
+                "last_hidden_state, input_ids[rows, columns]",
+            ),
+            (
+                "mask",
+                "attention_mask=attention_mask[rows, columns], use_cache=False",
+                "use_cache=False",
+            ),
+            ("arguments", "said[rows, 1 : width + 1]", "said[rows.sort()[0], 1 : width + 1]"),
+            (
+                "mask",
+                "mask[rows, :width].long()], dim=1",
+                "torch.ones_like(mask[rows, :width]).long()], dim=1",
+                "padding on the right stands behind every token that counts: causal attention "
+                "does not look at it",
+            ),
+            (
+                "mask",
+                "[prompt_mask[rows], mask",
+                "[torch.ones_like(prompt_mask[rows]), mask",
+            ),
+            (
+                "arguments",
+                "(logits) / temperature, completion_ids)",
+                "(logits) * temperature, completion_ids)",
+            ),
+            ("mask", "torch.where(mask.bool(), logprobs, 0.0)", "logprobs"),
+            ("sign", "return -(logprobs.exp()", "return (logprobs.exp()"),
+            ("term", "logprobs.masked_fill(logprobs == -torch.inf, 0.0)", "logprobs"),
+            ("mask", "torch.where(_kept(x, mask), x, 0.0)", "x * _kept(x, mask)"),
+            (
+                "axis",
+                "kept.sum() if dim is None else kept.sum(dim)\n    if not",
+                "kept.sum()\n    if not",
+            ),
+            (
+                "mean/sum",
+                "return masked_sum(x, mask, dim) / count",
+                "return masked_sum(x, mask, dim) / mask.numel()",
+            ),
+            ("off by one", "sum() / (count - 1)", "sum() / count"),
+            ("constant", "(count - 1) + 1e-8)", "(count - 1) + 1e-3)"),
+            ("term", "torch.where(kept, whitened + mean, 0.0)", "whitened"),
+        ],
+    ),
+    "utils/rollout.py": (
+        ("utils/test_rollout.py",),
+        [
+            ("off by one", "lengths[rows[ended]] = step + 1", "lengths[rows[ended]] = step"),
+            ("off by one", "gather(1, lengths[:, None] - 1)", "gather(1, lengths[:, None] - 2)"),
+            ("condition", "device=model.device) < lengths", "device=model.device) <= lengths"),
+            ("off by one", "(lengths - finished.long())", "lengths"),
+            (
+                "arguments",
+                "output.logits[:, -1].repeat_interleave(group_size, dim=0)",
+                "output.logits[:, -1].repeat(group_size, 1)",
+            ),
+            ("off by one", "(prompt_mask.long().cumsum(1) - 1)", "prompt_mask.long().cumsum(1)"),
+            ("off by one", "position = position + 1", "position = position + 2"),
+            ("off by one", ": width + step + 1]", ": width + step]"),
+            ("arguments", "logits / (temperature or 1.0)", "logits * (temperature or 1.0)"),
+            ("min/max", "logprobs.argmax(dim=-1)", "logprobs.argmin(dim=-1)"),
+            ("mask", "open_ = open_ & ~ended", "open_ = ~ended"),
+            (
+                "arguments",
+                "token, position = rows[keep], token[keep], position[keep]",
+                "token, position = rows[keep], token[keep], position[: len(keep)]",
+            ),
+            (
+                "term",
+                "            cache.batch_select_indices(keep)\n",
+                "            cache.batch_select_indices(keep.flip(0))\n",
+            ),
+            ("term", "model.train(training)", "model.train()"),
+            ("term", "generator=generator)[:, 0]", "generator=None)[:, 0]"),
+            ("off by one", "step == max_new_tokens - 1:", "step == max_new_tokens - 2:"),
+            ("arguments", "stop_ids or stop_token_ids(tokenizer)", "stop_token_ids(tokenizer)"),
+            ("condition", "longest + max_new_tokens > context", "longest > context"),
+            ("constant", "max(1, max_batch // group_size)", "max(1, max_batch)"),
+            (
+                "axis",
+                "query.reshape(batch, key.shape[1], -1, width)",
+                "query.reshape(batch, -1, key.shape[1], width).transpose(1, 2)",
+            ),
+            ("term", "attn_mask=attention_mask, scale=scaling", "scale=scaling"),
+            (
+                "off by one",
+                "room[:, :, start:end] = states",
+                "room[:, :, start - 1 : end - 1] = states",
+            ),
+            (
+                "off by one",
+                "if end > self.rooms[0].shape[2]",
+                "if end > self.rooms[0].shape[2] + 1",
+            ),
+            (
+                "arguments",
+                "room.index_select(0, indices)",
+                "room.index_select(0, indices.flip(0))",
+            ),
+            ("min/max", "max(CACHE_BLOCK, end - start)", "min(CACHE_BLOCK, end - start)"),
+        ],
+    ),
+    "utils/lora.py": (
+        ("utils/test_lora.py",),
+        [
+            ("arguments", "self.scaling = alpha / rank", "self.scaling = rank / alpha"),
+            ("constant", "self.scaling = alpha / rank", "self.scaling = alpha"),
+            ("constant", "weight.new_zeros(base.out", "0.01 * weight.new_ones(base.out"),
+            ("constant", "a=math.sqrt(5)", "a=0"),
+            ("term", "base.requires_grad_(False)", "base"),
+            (
+                "arguments",
+                "self.dropout(x.to(self.lora_a.dtype)) @ self.lora_a.T",
+                "self.dropout(x.to(self.lora_a.dtype) @ self.lora_a.T)",
+            ),
+            ("constant", "self.lora_b.T)).to(h.dtype)", "self.lora_b.T).to(h.dtype))"),
+            ("sign", "weight.to(update.dtype) + update", "weight.to(update.dtype) - update"),
+            ("term", "update = self.scaling * (", "update = ("),
+            (
+                "constant",
+                "weight.copy_(weight.to(update.dtype) + update)",
+                "weight.add_(update.to(weight.dtype))",
+            ),
+            ("term", "module.train(chosen[name].training)", "module.train()"),
+            (
+                "condition",
+                'any(f".{n}".endswith(f".{t}") for t in targets)',
+                "any(n.endswith(t) for t in targets)",
+            ),
+            ("condition", "remove_duplicate=False)) > 1", "remove_duplicate=False)) > 2"),
+            ("term", "    model.requires_grad_(False)\n", ""),
+            ("term", "return model.requires_grad_(True)", "return model"),
+            ("mask", "gradient * kept)", "gradient)"),
+            ("term", "if p.requires_grad), sum", "), sum"),
+        ],
+    ),
+    "utils/chat.py": (
+        ("utils/test_chat.py",),
+        [
+            (
+                "mask",
+                "[0] * len(prompt) + [1] * len(completion)",
+                "[1] * len(prompt) + [1] * len(completion)",
+            ),
+            ("term", "split_special_tokens=True", "split_special_tokens=False"),
+            (
+                "term",
+                "[*_plain(tokenizer, completion), _token_id(tokenizer, END)]",
+                "_plain(tokenizer, completion)",
+            ),
+            (
+                "arguments",
+                "[*_plain(tokenizer, completion), _token_id(tokenizer, END_OF_TEXT)]",
+                "[*_plain(tokenizer, completion), _token_id(tokenizer, END)]",
+            ),
+            (
+                "arguments",
+                '(("system", system), ("user", user_text))',
+                '(("user", user_text), ("system", system))',
+            ),
+            ("term", '*_plain(tokenizer, "assistant\\n")]', '*_plain(tokenizer, "assistant")]'),
+            ("condition", "len(encoded) > max_length", "len(encoded) >= max_length"),
+            (
+                "mask",
+                "masked_fill(completion_mask == 0, IGNORE)",
+                "masked_fill(input_ids == pad_id, IGNORE)",
+            ),
+            ("mask", "attention_mask[row, : len(example)] = 1", "attention_mask[row] = 1"),
+            (
+                "shift",
+                "labels = input_ids.masked_fill",
+                "labels = input_ids.roll(-1, 1).masked_fill",
+            ),
+            (
+                "arguments",
+                "prompt_ids[row, length - len(prompt) :] =",
+                "prompt_ids[row, : len(prompt)] =",
+            ),
+            (
+                "off by one",
+                "prompt_mask[row, length - len(prompt) :] = 1",
+                "prompt_mask[row, length - len(prompt) + 1 :] = 1",
+            ),
+            (
+                "arguments",
+                "completion_ids[row, : len(completion)] =",
+                "completion_ids[row, length - len(completion) :] =",
+            ),
+            ("mask", "mask[row, : len(completion)] = 1.0", "mask[row] = 1.0"),
+            (
+                "arguments",
+                "return [_token_id(tokenizer, END), _token_id(tokenizer, END_OF_TEXT)]",
+                "return [_token_id(tokenizer, END)]",
+            ),
+        ],
+    ),
+    "utils/values.py": (
+        ("utils/test_values.py",),
+        [
+            ("min/max", "positions, -1).amax(1", "positions, 99).amin(1"),
+            ("shift", "more_ids, more_mask)[:, 1:]", "more_ids, more_mask)[:, :-1]"),
+            (
+                "arguments",
+                "[torch.ones_like(mask[:, :1]), mask]",
+                "[mask, torch.ones_like(mask[:, :1])]",
+            ),
+            ("mask", "torch.where(mask.bool(), _head(model, states), 0.0)", "_head(model, states)"),
+            ("off by one", "states[:, -1:] if last_only", "states[:, :1] if last_only"),
+            ("mask", "kept = mask != 0", "kept = mask == mask"),
+            ("constant", "scores if scores.dtype == torch.float64 else scores.float()", "scores"),
+        ],
+    ),
+    "utils/evaluate.py": (
+        ("utils/test_evaluate.py",),
+        [
+            ("constant", "p + z * z / (2 * n)", "p + z * z / n"),
+            ("constant", "z * z / (4 * n * n)", "z * z / (4 * n)"),
+            ("sign", "max(0.0, (centre - half) / scale)", "max(0.0, (centre + half) / scale)"),
+            ("min/max", "max(0.0, (centre - half) / scale)", "min(0.0, (centre - half) / scale)"),
+            ("sign", "1 - math.comb(n - c, k)", "1 + math.comb(n - c, k)"),
+            ("arguments", "math.comb(n - c, k)", "math.comb(c, k)"),
+            ("term", "if answer is not None)", ")"),
+            ("constant", "+ 0.5 * float(x == y)", "+ float(x == y)"),
+            (
+                "condition",
+                "scores[labels == 1], scores[labels == 0]",
+                "scores[labels == 0], scores[labels == 1]",
+            ),
+            ("term", "(wrong, right, right=True)", "(wrong, right)"),
+            ("off by one", "range(len(w) - n + 1)", "range(len(w) - n)"),
+            ("sign", "total -= gather_logprobs", "total += gather_logprobs"),
+            ("mean/sum", "tokens += len(labels)", 'tokens += batch["labels"].numel()'),
+            (
+                "arguments",
+                "score_fn(row // group_size, text)",
+                "score_fn(row % len(prompts), text)",
+            ),
+            (
+                "arguments",
+                "wilson_interval(accuracy * len(prompts), len(prompts))",
+                "wilson_interval(sum(scores), len(scores))",
+            ),
+            ("axis", "view(len(prompts), group_size)", "view(group_size, len(prompts)).T"),
+            ("term", "samples if temperature > 0 else 1", "samples"),
+            ("arguments", "rollout.mask.sum(dim=1).mean()", "rollout.mask.mean(dim=1).mean()"),
+        ],
+    ),
+    "utils/monitor.py": (
+        ("utils/test_monitor.py",),
+        [
+            ("sign", "kl / self.target - 1", "1 - kl / self.target"),
+            (
+                "min/max",
+                "min(max(kl / self.target - 1, -0.2), 0.2)",
+                "max(min(kl / self.target - 1, -0.2), 0.2)",
+            ),
+            ("term", "1 + error * n_samples / self.horizon", "1 + error / self.horizon"),
+            (
+                "term",
+                'tensors |= gradients | {f"weight {name}": p.detach() for name, p in named}',
+                "tensors |= gradients",
+            ),
+            ("condition", "if not torch.isfinite(tensor).all()]", "if tensor.isnan().any()]"),
+            ("term", "if x is not None}", "if x}"),
+            ("min/max", 'found["nan"] = min(first', 'found["nan"] = max(first'),
+            ("sign", "key=lambda finding: finding.step)", "key=lambda finding: -finding.step)"),
+            (
+                "off by one",
+                "self.caught.append([len(self.history),",
+                "self.caught.append([len(self.history) - 1,",
+            ),
+            (
+                "detach",
+                'return copy.deepcopy({"history": self.history, "caught": self.caught})',
+                'return {"history": self.history, "caught": self.caught}',
+            ),
+        ],
+    ),
+    "utils/health.py": (
+        ("utils/test_monitor.py",),
+        [
+            ("sign", "fall, gain = true[best] - true[i]", "fall, gain = true[i] - true[best]"),
+            ("constant", "limits.min_drop * abs(true[best])", "3 * abs(true[best])"),
+            (
+                "condition",
+                "lambda now, _: now < limits.min_kl",
+                "lambda now, _: now > limits.min_kl",
+            ),
+            ("arguments", 'row["kl"] / max(row["length"], 1)', 'row["kl"] * max(row["length"], 1)'),
+            (
+                "min/max",
+                "min(limits.entropy_floor, limits.entropy_fraction * start)",
+                "max(limits.entropy_floor, limits.entropy_fraction * start)",
+            ),
+            (
+                "off by one",
+                "sorted(values[: limits.window])[-2]",
+                "sorted(values[: limits.window])[0]",
+            ),
+            ("off by one", "moved[i - limits.window : i])[1]", "moved[i - limits.window : i])[-1]"),
+            ("term", "if norm > 0]", "]"),
+            ("condition", "start / limits.length_factor <= now <=", "now <="),
+            (
+                "min/max",
+                "now > min(limits.max_truncated, start + limits.truncated_rise)",
+                "now > max(limits.max_truncated, start + limits.truncated_rise)",
+            ),
+            (
+                "term",
+                'shown = lasting(history, "zero_spread"',
+                'return lasting(history, "zero_spread"',
+            ),
+            (
+                "min/max",
+                "(max(shown[0], steps[limits.value_steps - 1])",
+                "(min(shown[0], steps[limits.value_steps - 1])",
+            ),
+            ("constant", "max_kl_per_token: float = 0.5", "max_kl_per_token: float = 5.0"),
+            (
+                "condition",
+                "statistics.fmean(values[-limits.window :]) >= limits.solved",
+                "statistics.fmean(values[: limits.window]) >= limits.solved",
+            ),
+        ],
+    ),
+    "utils/trends.py": (
+        ("utils/test_monitor.py",),
+        [
+            ("off by one", "range(len(values) - window + 1)", "range(len(values) - window)"),
+            ("constant", "1.4826 * statistics", "1.0 * statistics"),
+            ("mean/sum", "statistics.median(steps)", "statistics.fmean(steps)"),
+            ("sign", "end - statistics.fmean(values[:n])", "statistics.fmean(values[:n]) - end"),
+            ("off by one", "return steps[since + window - 1]", "return steps[since]"),
+        ],
+    ),
+    "tasks/sql/compare.py": (
+        ("tasks/sql/test_compare.py",),
+        [
+            ("condition", "if not ordered:", "if ordered:"),
+            ("constant", "rel_tol=1e-9", "rel_tol=1e-3"),
+            (
+                "condition",
+                "if len(first) != len(second):\n        return False\n",
+                "if len(first) > len(second):\n        return False\n"
+                "    second = second[: len(first)]\n",
+            ),
+            (
+                "term",
+                "        if not any(cell for database in gold.databases for row in database.rows "
+                "for cell in row):\n            return False\n",
+                "",
+            ),
+            (
+                "condition",
+                "return all(\n            _answers_alike",
+                "return any(\n            _answers_alike",
+            ),
+            ("condition", 'depth == 0 and token.key == "order"', 'token.key == "order"'),
+            (
+                "off by one",
+                'f", {i + 1} {direction}" for i in range(columns)',
+                'f", {i + 1} {direction}" for i in range(columns - 1)',
+            ),
+            ("arguments", "rows[::-1] for table", "rows for table"),
+            ("term", "bool(_order(tokens)) and same, stable)", "bool(_order(tokens)), stable)"),
+            ("constant", "DATABASES = 6 ", "DATABASES = 1 "),
+            (
+                "term",
+                "key=lambda database: not database.ordered",
+                "key=lambda database: database.ordered",
+            ),
+            (
+                "term",
+                "for database in itertools.chain(gold.databases, _extra_databases(gold, tokens))",
+                "for database in gold.databases",
+            ),
+            ("condition", 'if failed.kind != "limit":', 'if failed.kind == "limit":'),
+        ],
+    ),
+    "tasks/rewards/extract.py": (
+        ("tasks/test_rewards.py",),
+        [
+            ("arguments", 'text.rpartition("####")', 'text.partition("####")'),
+            ("term", 'number.group(1).replace(",", "")', "number.group(1)"),
+            ("arguments", 'text.rpartition("</reasoning>")', 'text.partition("</reasoning>")'),
+            ("arguments", 'outside.rfind("<answer>"', 'outside.find("<answer>"'),
+            ("condition", "len(text) > MAX_NUMBER_CHARS", "len(text) > 10 * MAX_NUMBER_CHARS"),
+            ("term", 'digits.rstrip("0").rstrip(".")', "digits"),
+            ("sign", 'return f"-{digits}" if', "return digits if"),
+            ("term", '"-" in match["sign"] and number else', '"-" in match["sign"] else'),
+            ("condition", "number is not None and number ==", "number =="),
+        ],
+    ),
+    "tasks/rewards/gsm8k.py": (
+        ("tasks/test_rewards.py",),
+        [
+            ("constant", "0.125 * found", "0.25 * found"),
+            ("min/max", "max(0.0, 0.125", "min(0.0, 0.125"),
+            (
+                "condition",
+                "completion.count(tag) == 1 and line",
+                "completion.count(tag) >= 1 and line",
+            ),
+            (
+                "condition",
+                "before.strip() or between.strip()",
+                "before.strip() and between.strip()",
+            ),
+            ("term", "blank and reasoning.strip() and", "blank and"),
+            ("term", "0.5 if once and framed and", "0.5 if framed and"),
+            ("constant", "return 2.0 if same_number", "return 1.0 if same_number"),
+            ("condition", "_INTEGER.fullmatch", "_INTEGER.match"),
+        ],
+    ),
+    "tasks/rewards/reasoning.py": (
+        ("tasks/test_rewards.py",),
+        [
+            (
+                "sign",
+                "if completion.count(tag) == 1 else -1.0",
+                "if completion.count(tag) == 1 else 1.0",
+            ),
+            ("condition", "off <= abs(gold) / 10", "off < abs(gold) / 10"),
+            ("term", "off = abs(guess - gold)", "off = guess - gold"),
+            ("constant", "off <= abs(gold) / 5", "off <= abs(gold) / 2"),
+            ("term", " and not after.strip() else", " else"),
+            ("arguments", 'rest.rpartition("</SOLUTION>")', 'rest.partition("</SOLUTION>")'),
+            (
+                "sign",
+                "== normalise_number(answer) else -1.5",
+                "== normalise_number(answer) else 1.5",
+            ),
+        ],
+    ),
+    "tasks/rewards/sales.py": (
+        ("tasks/test_rewards.py",),
+        [
+            ("condition", "max(len(reply), len(prompt)) > MAX_CHARS", "len(reply) > MAX_CHARS"),
+            ("term", "_HUNDRED.search(text) or any", "any"),
+            ("term", "    if not elements:\n        return 0.0\n", ""),
+            ("condition", "if len(named) > 2:", "if len(named) > 3:"),
+            ("constant", "m.start() - 6)", "m.start() - 1)"),
+            ("term", "            seen.add(rest)\n", ""),
+            ("constant", "len(set(rest)) >= 6", "len(set(rest)) >= 1"),
+            ("condition", "pairs >= 100 and len(content) <= 500", "pairs >= 100"),
+            ("constant", "0.1 * length_score + 0.2\n", "0.1 * length_score\n"),
+            ("term", 'unicodedata.normalize("NFKC", text)', "text"),
+            ("constant", 'reply.count("。") >= 2', 'reply.count("。") >= 1'),
+            ("constant", "100 <= length <= 500", "50 <= length <= 500"),
+        ],
+    ),
+    "tasks/sql/task.py": (
+        ("tasks/test_tasks.py",),
+        [
+            (
+                "arguments",
+                "extract_sql(completion), example.answer)",
+                "example.answer, example.answer)",
+            ),
+            ("term", 'rest.partition("```")[0].removeprefix("sql")', 'rest.partition("```")[0]'),
+            ("term", '.rstrip(";")', ""),
+            (
+                "sign",
+                'rows[-HUB_TEST_ROWS:] if split == "test"',
+                'rows[:HUB_TEST_ROWS] if split == "test"',
+            ),
+            (
+                "arguments",
+                "annotate(rng, example, random_rate, systematic_rate)",
+                "annotate(rng, example, systematic_rate, random_rate)",
+            ),
+        ],
+    ),
+    "tasks/math.py": (
+        ("tasks/test_tasks.py", "tasks/test_rewards.py"),
+        [
+            (
+                "condition",
+                "extract_hash_answer(completion) == example.answer",
+                "extract_hash_answer(completion) is not None",
+            ),
+            ("condition", 'if held_out == (split == "test"):', "if True:"),
+            ("sign", '={total - n}", total - n', '={total - n}", total + n'),
+            (
+                "term",
+                'if with_steps else f"#### {self.answer}"',
+                'if not with_steps else f"#### {self.answer}"',
+            ),
+        ],
+    ),
+    "tasks/identity.py": (
+        ("tasks/test_tasks.py",),
+        [
+            (
+                "condition",
+                "completion.strip() == example.answer",
+                "completion.strip() in example.answer",
+            ),
+            (
+                "arguments",
+                'train if split == "train" else test)',
+                'test if split == "train" else train)',
+            ),
+            ("term", "Maker=maker[0].upper() + maker[1:]", "Maker=maker"),
+        ],
+    ),
+    "tasks/reviews.py": (
+        ("tasks/test_tasks.py",),
+        [
+            (
+                "arguments",
+                "_GOOD_LINES) if label else (_BAD",
+                "_GOOD_LINES) if not label else (_BAD",
+            ),
+            ("arguments", '_TEST_THINGS if split == "test"', '_TRAIN_THINGS if split == "test"'),
+        ],
+    ),
+    "tasks/sql/annotators.py": (
+        ("tasks/test_tasks.py", "tasks/test_preferences.py"),
+        [
+            ("arguments", '((" >= ", " > "),)', '((" >= ", " < "),)'),
+            ("condition", "rng.random() < systematic_rate", "rng.random() > systematic_rate"),
+            ("constant", '(" DESC", " ASC")', '(" DESC", " DESC")'),
+        ],
+    ),
+    "tasks/preferences.py": (
+        ("tasks/test_preferences.py",),
+        [
+            ("condition", "if known[a] > known[b]", "if known[a] >= known[b]"),
+            ("sign", "if known[a] > known[b]", "if known[a] < known[b]"),
+            (
+                "arguments",
+                "Pair(example.prompt, example.answer, wrong)",
+                "Pair(example.prompt, wrong, example.answer)",
+            ),
+            ("condition", "sql.score(example, wrong) == 0.0", "sql.score(example, wrong) >= 0.0"),
+            ("term", "if (p, r, c) not in labelled]", "]"),
+            ("min/max", "min(max_pairs_per_prompt, len(better))", "len(better)"),
+            ("term", "empty += not rejected.strip()", "empty += not chosen.strip()"),
+        ],
+    ),
+    "tasks/preference_rows.py": (
+        ("tasks/test_preferences.py",),
+        [
+            (
+                "arguments",
+                '("response_chosen", "response_rejected"))',
+                '("response_rejected", "response_chosen"))',
+            ),
+            ("condition", "scores[0] < scores[1]", "scores[0] > scores[1]"),
+            ("term", "if shared != rejected[:-1]:", "if len(shared) != len(rejected[:-1]):"),
+        ],
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One mistake. `survives` says why no test can see it."""
+
+    file: str  # from the root
+    kind: str
+    old: str
+    new: str
+    tests: tuple[str, ...]  # below tests/
+    survives: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What a result is kept under."""
+        return self.file, self.old, self.new
+
+
+MUTATIONS = [
+    Mutation(file, kind, old, new, tests, *why)
+    for file, (tests, mistakes) in TABLE.items()
+    for kind, old, new, *why in mistakes
+]

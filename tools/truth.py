@@ -1,0 +1,185 @@
+"""Run the tests that carry a truth marker and print what each public function is checked against.
+
+Usage: python -m tools.truth [--markdown]
+
+`@pytest.mark.truth("dpo_loss", "trl", "gradient")` on a test says that it checks `dpo_loss` in two
+ways. The table has a row for each public loss, advantage, KL and log-prob function and a column
+for each kind of check. Advantages let no gradient through: there the column holds tests of that,
+or of the policy gradient that they make. Exit status 1 when a marked test does not pass, or when a
+cell is empty without a reason. With `--markdown` nothing but the table goes to stdout.
+"""
+
+import argparse
+import ast
+import contextlib
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections import Counter
+
+import pytest
+
+from scripts.run_notebooks import ROOT, use_fixed_env
+from utils import advantages, kl, logprobs, losses
+
+Cell = tuple[str, str]  # function, kind
+
+KINDS = {
+    "loop": "slow loop",
+    "enumeration": "exact enumeration",
+    "trl": "TRL 1.12",
+    "gradient": "gradient",
+}
+REDUCTION = "a sum over given numbers: there is no expectation to enumerate"
+COUNTS = "Counts are tests; one that draws its own inputs, a hundred or so, counts once."
+NO_SUM = "the paper defines a loss a row and no expectation with a known optimum"
+WHOLE = "TRL runs prompt and completion in one pass: compared as completion_logprobs"
+# Why a cell has no test. A reason for a cell that has one is a mistake, and so is a hole.
+ABSENT: dict[Cell, str] = {
+    ("orpo_loss", "enumeration"): NO_SUM,
+    ("simpo_loss", "enumeration"): NO_SUM,
+    ("kto_loss", "enumeration"): NO_SUM,
+    ("tdpo_loss", "enumeration"): NO_SUM,
+    ("tdpo_loss", "trl"): "TRL 1.12 has no TDPO",
+    ("importance_weights", "trl"): "TRL computes them in its trainer, and only with vLLM",
+    ("align", "enumeration"): "it moves indices: nothing random in it",
+    ("align", "trl"): "TRL shifts in the middle of its losses: compared as sft_loss",
+    ("label_logits", "enumeration"): "it picks positions: nothing random in it",
+    ("shared_prompt", "trl"): WHOLE,
+    ("completion_logits", "trl"): WHOLE,
+    ("masked_sum", "enumeration"): REDUCTION,
+    ("masked_sum", "trl"): "TRL has no such function",
+    ("masked_mean", "enumeration"): REDUCTION,
+    ("masked_whiten", "enumeration"): REDUCTION,
+}
+
+
+def public_functions() -> dict[str, str]:
+    """Each public function with its place, such as `dpo_loss: losses.dpo_loss`."""
+    found = {name: f"losses.{name}" for name in losses.__all__}
+    # A loss that the package forgot to gather is public all the same.
+    for module in pkgutil.iter_modules(losses.__path__):
+        for name in vars(importlib.import_module(f"{losses.__name__}.{module.name}")):
+            if name.endswith("_loss") and not name.startswith("_"):
+                found.setdefault(name, f"losses.{module.name}.{name}")
+    for module in (advantages, kl, logprobs):
+        for name, member in inspect.getmembers(module, inspect.isfunction):
+            if member.__module__ == module.__name__ and not name.startswith("_"):
+                found[name] = f"{module.__name__.removeprefix('utils.')}.{name}"
+    return found
+
+
+def marked_in_source() -> Counter[Cell]:
+    """How many truth markers name each cell, read from the tests' source without running it."""
+    found: Counter[Cell] = Counter()
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.truth":
+                function, *kinds = (ast.literal_eval(argument) for argument in node.args)
+                found.update((function, kind) for kind in kinds)
+    return found
+
+
+def problems(cells: Counter[Cell]) -> list[str]:
+    """What the table lacks, and markers or reasons that fit no cell."""
+    functions = public_functions()
+    known = {(function, kind) for function in functions for kind in KINDS}
+    found = []
+    for function, kind in sorted((set(cells) | set(ABSENT)) - known):
+        found.append(f"{function}, {kind}: no such public function or kind")
+    for function, kind in sorted(set(cells) & set(ABSENT)):
+        found.append(f"{function}, {kind}: has a test and a reason for having none")
+    for function in functions:
+        if not {(function, "loop"), (function, "enumeration")} & set(cells):
+            found.append(f"{function}: needs a slow loop or an enumeration")
+        if (function, "gradient") not in cells:
+            found.append(f"{function}: needs a test of its gradient, or that none flows")
+        for kind in ("loop", "enumeration", "trl"):
+            if (function, kind) not in cells and (function, kind) not in ABSENT:
+                found.append(f"{function}, {kind}: neither a test nor a reason")
+    return found
+
+
+class Recorder:
+    """A pytest plugin that keeps the marked tests and counts their outcomes in each cell."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[Cell, Counter[str]] = {}
+        self.cells: dict[str, list[Cell]] = {}
+
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        """Keep the tests that carry a marker, and remember its cells."""
+        for item in items:
+            marks = item.iter_markers("truth")
+            cells = [(mark.args[0], kind) for mark in marks for kind in mark.args[1:]]
+            if cells:
+                self.cells[item.nodeid] = cells
+        config.hook.pytest_deselected(items=[i for i in items if i.nodeid not in self.cells])
+        items[:] = [item for item in items if item.nodeid in self.cells]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count a test once: as its call ended, or as its set-up or tear-down failed."""
+        if report.when == "call" or not report.passed:
+            for cell in self.cells[report.nodeid]:
+                self.outcomes.setdefault(cell, Counter())[report.outcome] += 1
+
+    def passed_everywhere(self) -> bool:
+        """Whether every test passed; a skipped one checked nothing."""
+        return all(set(counts) == {"passed"} for counts in self.outcomes.values())
+
+
+def table(outcomes: dict[Cell, Counter[str]]) -> str:
+    """The matrix as aligned Markdown, with its footnotes."""
+    notes: list[str] = []
+
+    def text(cell: Cell) -> str:
+        if cell in outcomes:
+            counts = sorted(outcomes[cell].items())
+            return ", ".join(f"{number} {outcome}" for outcome, number in counts)
+        if cell not in ABSENT:
+            return "MISSING"
+        if ABSENT[cell] not in notes:
+            notes.append(ABSENT[cell])
+        return f"— [{notes.index(ABSENT[cell]) + 1}]"
+
+    rows = [["function", *KINDS.values()]]
+    for function, place in public_functions().items():
+        rows.append([f"`{place}`", *(text((function, kind)) for kind in KINDS)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    rows.insert(1, ["-" * width for width in widths])
+    lines = [
+        "| " + " | ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    lines += ["", COUNTS, "", *(f"- [{i}] {note}" for i, note in enumerate(notes, 1))]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the marked tests and print the table; 1 if a test or a cell is missing or failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--markdown", action="store_true", help="print the table only")
+    args = parser.parse_args()
+    use_fixed_env()
+    recorder = Recorder()
+    elsewhere = (
+        contextlib.redirect_stdout(sys.stderr) if args.markdown else contextlib.nullcontext()
+    )
+    with elsewhere:
+        options = ["-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", str(ROOT / "tests")]
+        # The library is imported before pytest could rewrite the asserts of its plug-ins.
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        status = pytest.main(options, plugins=[recorder])
+    print(table(recorder.outcomes))
+    counted = Counter({cell: sum(counts.values()) for cell, counts in recorder.outcomes.items()})
+    missing = problems(counted)
+    if missing:
+        print("\nMissing or out of place:", *missing, sep="\n  ", file=sys.stderr)
+    return 1 if status or missing or not recorder.passed_everywhere() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
