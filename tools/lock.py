@@ -40,7 +40,7 @@ SYSTEM_MARKERS = [
     "sys_platform == 'linux' and platform_machine == 'x86_64'",
     "sys_platform == 'linux' and platform_machine == 'aarch64'",
 ]
-PATCHES = ["3.11.0", "3.11.4", "3.11.5", "3.11.14", "3.12.0", "3.12.12"]
+PATCHES = ["3.11.0", "3.11.4", "3.11.5", "3.11.14", "3.12.0", "3.12.12", "3.13.0", "3.13.9"]
 
 
 def environments() -> list[dict[str, str]]:
@@ -85,7 +85,7 @@ def compile_lock(extras: list[str], target: Path, upgrade: list[str], limit: Pat
         command += ["--constraints", str(limit)] if limit else []
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         pins = [short_line(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    note = f"# Exact versions for Python 3.11 and 3.12, {HEADERS[target.name]}.\n"
+    note = f"# Exact versions for Python 3.11 to 3.13, {HEADERS[target.name]}.\n"
     write_whole(target, note + "# Written by `make lock`; do not edit.\n" + "\n".join(pins) + "\n")
 
 
