@@ -67,7 +67,7 @@ drift: setup ## check the GPU branch's calls against pinned and newest packages 
 	@"$(PY)" -m tools.drift $(DRIFT_ARGS)
 
 gpu-check: setup ## measure this GPU and run the notebooks under `small` on it (CHECK_ARGS=--smoke)
-	@"$(PY)" -m tools.gpu_check $(CHECK_ARGS)
+	@"$(PY)" -m tools.gpu_check $(CHECK_ARGS) && $(DOCS)
 
 badges: setup ## write the public address into notebooks and README: REPO=owner/name
 	@"$(PY)" -m scripts.stamp_badges "$(REPO)"

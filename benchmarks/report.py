@@ -197,12 +197,16 @@ def shares(results: dict) -> str:
         if name in results and target:
             ratio = time_ratio(results[name]["rows"][0], "ours", other)
             times.setdefault(other, []).append(f"{what.split(',')[0].split(' {')[0]} {ratio:.2f}")
-    made = {
-        f"{s['machine']['processor']}, {s['machine']['cores']} cores, {s['date']}"
-        for s in results.values()
-    }
-    shown = "; ".join(f"of {other}'s: {', '.join(found)}" for other, found in times.items())
-    return f"Time as a share {shown} ({'; '.join(sorted(made))})."
+    made: dict[str, set[str]] = {}  # machine -> dates
+    for section in results.values():
+        machine = f"{section['machine']['processor']}, {section['machine']['cores']} cores"
+        made.setdefault(machine, set()).add(section["date"])
+    where = "; ".join(f"{name}, {' and '.join(sorted(dates))}" for name, dates in made.items())
+    shown = "; ".join(
+        f"of {'`generate`' if other == 'generate' else other}'s: {', '.join(found)}"
+        for other, found in times.items()
+    )
+    return f"Time of a step as a share {shown} ({where})."
 
 
 def table(results: dict, newest: dict | None = None) -> str:

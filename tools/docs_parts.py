@@ -11,7 +11,9 @@ from pathlib import Path
 from benchmarks import report
 from scripts.run_notebooks import ROOT, find_notebooks
 from tools import docs_results, truth
-from tools.docs_results import cells_of, load, settings
+from tools.docs_results import RESULTS, cells_of, load, settings
+from tools.mutants import key_of
+from tools.mutations import MUTATIONS
 
 # Lessons
 
@@ -57,16 +59,25 @@ def lessons() -> str:
 
 
 def mutants() -> str:
-    """How many mistakes in the code the tests catch, and why some are left."""
+    """How many mistakes in the code the tests catch."""
     document = load("mutants")
-    missed = [result for result in document["results"] if not result["caught"]]
-    left = "; ".join(f"`{r['old']}` in `{r['file']}`" for r in missed)
     return (
         f"`make mutants` makes {document['mutants']} mistakes in the code, one at a time (signs, "
         "masks, shifts, means for sums), and runs the tests that should notice. They catch "
-        f"{document['caught']} (measured {document['date']})."
-        + (f" Missed, with the reason in `tools/mutations.py`: {left}." if missed else "")
+        f"{document['caught']} ({document['date']})."
     )
+
+
+def mutants_missed() -> str:
+    """The mistakes that no test catches, with the reason why not."""
+    missed = [result for result in load("mutants")["results"] if not result["caught"]]
+    why = {mutation.key: mutation.survives for mutation in MUTATIONS}
+    lines = [
+        f"- `{result['old']}`, made `{result['new']}`, in `{result['file']}`: "
+        f"{why.get(key_of(result)) or 'no reason is known'}"
+        for result in missed
+    ]
+    return "\n".join(["Missed:\n", *lines]) if lines else "None is missed."
 
 
 def proofs() -> str:
@@ -78,18 +89,13 @@ def proofs_short() -> str:
     """One sentence on the matrix."""
     document = load("truth")
     tests = truth.stored_counts(document, "tests")
-    counts = [
-        f"{sum(1 for function in document['functions'] if (function, kind) in tests)} {how}"
-        for kind, how in (
-            ("loop", "against a slow loop"),
-            ("enumeration", "against exact enumeration"),
-            ("trl", "against TRL"),
-            ("gradient", "in their gradient"),
-        )
-    ]
+    loop, enumeration, trl, gradient = (
+        sum((function, kind) in tests for function in document["functions"]) for kind in truth.KINDS
+    )
     return (
         f"Of {len(document['functions'])} public functions (losses, advantages, KL estimators, "
-        f"log-probs), {', '.join(counts[:-1])} and {counts[-1]} are checked ({document['date']})."
+        f"log-probs) {loop} are compared with a slow loop, {enumeration} with exact enumeration, "
+        f"{trl} with TRL, and {gradient} in their gradient ({document['date']})."
     )
 
 
@@ -105,8 +111,7 @@ def compared() -> str:
     return (
         f"Of {len(tags)} cells with outputs, nbval compares {strict} with what is stored: printed "
         "text, results and tables. The others train or measure, and their numbers depend on the "
-        "machine: they must run, and a later cell asserts what the lesson concludes from them. "
-        "Pictures are not compared."
+        "machine: they must run without an error. Pictures are not compared."
     )
 
 
@@ -137,14 +142,29 @@ def engines() -> str:
     return "\n\n".join(parts)
 
 
+def gpu() -> str:
+    """What a GPU measured, or that none has."""
+    if not (RESULTS / "gpu_check.json").exists():
+        return "`make gpu-check` has stored no results: **no GPU has run the notebooks.**"
+    from tools.gpu_check import table_row  # only then: it loads every library
+
+    return table_row(load("gpu_check"))
+
+
 def speed() -> str:
     """All tables of the benchmark."""
     return report.table(load("bench"), load("bench_newest"))
 
 
-def speed_short() -> str:
-    """The benchmark in one sentence."""
-    return report.shares(load("bench"))
+def checked_short() -> str:
+    """What is checked, and how fast it is: the README's list."""
+    parts = {
+        "Proofs": proofs_short(),
+        "Mistakes on purpose": mutants(),
+        "Notebooks": compared(),
+        "Speed": report.shares(load("bench")),
+    }
+    return "\n".join(f"- **{name}.** {text}" for name, text in parts.items())
 
 
 # The index
@@ -187,10 +207,11 @@ PARTS: dict[str, Callable[[], str]] = {
     "lesson 06": docs_results.lesson_06,
     "compared cells": compared,
     "proofs": proofs,
-    "proofs, in short": proofs_short,
     "mutants": mutants,
+    "mutants, missed": mutants_missed,
     "engines": engines,
+    "gpu": gpu,
     "speed": speed,
-    "speed, in short": speed_short,
+    "checked, in short": checked_short,
     "index": index,
 }

@@ -14,12 +14,16 @@ from scripts.run_notebooks import ROOT
 from utils import results
 from utils.evaluate import wilson_interval
 
+RESULTS = ROOT / "benchmarks" / "results"
+
 
 def load(name: str) -> dict:
     """A results file; ValueError says how to make one that is missing."""
-    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    path = RESULTS / f"{name}.json"
     if not path.exists():
-        raise ValueError(f"{path.relative_to(ROOT)} is missing: run the command that measures it")
+        raise ValueError(
+            f"benchmarks/results/{path.name} is missing: run the command that measures it"
+        )
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -279,7 +279,8 @@ def test_shares_are_one_sentence():
         "ppo": section({"ours": 1.0, "TRL": 4.0}),
     }
     assert report.shares(results) == (
-        "Time as a share of TRL's: reward model 0.90, PPO 0.25 (a chip, 2 cores, 2026-11-21)."
+        "Time of a step as a share of TRL's: reward model 0.90, PPO 0.25 "
+        "(a chip, 2 cores, 2026-11-21)."
     )
 
 

@@ -128,6 +128,25 @@ def test_settings_are_those_of_the_lesson(monkeypatch):
     assert docs_results.settings("05_grpo") == {"group_size": 8, "rate": 3e-4}
 
 
+def test_that_no_gpu_has_run_is_said_until_one_has(monkeypatch, tmp_path, texts):
+    """README and docs/where.md say it by hand too: correct them with the first GPU's results."""
+    assert not (docs_parts.RESULTS / "gpu_check.json").exists()
+    assert "[has not run on a GPU](#what-has-run-where)" in texts["README.md"]
+    found = {
+        "machine": {"device": "a card", "driver": "1"},
+        "model": "a model",
+        "notebooks": [{"failure": ""}, {"failure": "memory"}],
+        "versions": dict.fromkeys(["torch", "transformers", "trl", "peft"], "1"),
+        "date": "2027-01-01",
+    }
+    speed = {"tokens_per_second": 1234.5, "peak_gib": 3.1, "computed_gib": 3.0}
+    found |= {"sampling": speed, "training": speed}
+    (tmp_path / "gpu_check.json").write_text(json.dumps(found))
+    for module in (docs_results, docs_parts):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    assert "| a card | 1 | a model | 1 of 2 run |" in docs_parts.gpu()
+
+
 # Results on a page stand between markers
 
 NO_RESULT = re.compile(
