@@ -21,9 +21,7 @@ def load(name: str) -> dict:
     """A results file; ValueError says how to make one that is missing."""
     path = RESULTS / f"{name}.json"
     if not path.exists():
-        raise ValueError(
-            f"benchmarks/results/{path.name} is missing: run the command that measures it"
-        )
+        raise ValueError(f"{path.name} is missing in benchmarks/results: measure it first")
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -229,7 +229,7 @@ def main() -> int:
         print("\nNothing was stored.", file=sys.stderr)
         return 1
     write_results(recorder.outcomes)
-    print(f"\nWrote {RESULTS.relative_to(ROOT)}. Now run: make docs")
+    print(f"\nWrote {RESULTS.name}; `make docs` shows it in docs/proofs.md.")
     return 0
 
 

@@ -3,10 +3,12 @@
 import difflib
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from scripts import setup_env
 from tools import docs, docs_parts, docs_results, truth
 
 ROOT = docs.ROOT
@@ -44,7 +46,7 @@ def test_a_changed_digit_is_noticed(name, texts):
     parts = re.findall(r"<!-- made: .*?-->(.*?)<!-- /made", text, re.DOTALL)
     number = re.search(r"\d\.\d\d", max(parts, key=lambda part: len(re.findall(r"\d\.\d\d", part))))
     wrong = text.replace(number[0], f"{(int(number[0][0]) + 1) % 10}{number[0][1:]}")
-    assert wrong != text and docs.filled(wrong) == text
+    assert wrong != text and docs.filled(wrong) == docs.filled(text)
 
 
 def with_result(monkeypatch, name, change):
@@ -83,7 +85,7 @@ def test_a_result_that_is_not_there_is_an_error(monkeypatch):
     with pytest.raises(ValueError, match="03_ppo.json holds no PPO, sampled"):
         docs_results.methods_short()
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="99_none.json is missing"):
+    with pytest.raises(ValueError, match="99_none.json is missing in benchmarks/results"):
         docs_results.load("99_none")
 
 
@@ -172,6 +174,15 @@ def test_what_counts_as_a_typed_result():
     assert typed_results(text) == []
     made = "<!-- made: x -->\n0.5\n<!-- /made: x -->"
     assert typed_results(f"It rose to 0.57, {made} by 12% or 3.5 %") == ["0.57", "12%", "3.5 %"]
+
+
+def test_what_a_reader_needs_is_what_set_up_asks_for(texts):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    low, high = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", project["requires-python"]).groups()
+    pythons = [f"3.{minor}" for minor in range(int(low), int(high))]
+    cpu, cuda = (space // setup_env.GB for space in (setup_env.SPACE_CPU, setup_env.SPACE_CUDA))
+    needs = f"Python {', '.join(pythons[:-1])} or {pythons[-1]}, `make`, and {cpu} GB of disk"
+    assert f"{needs} ({cuda} GB with" in texts["README.md"]
 
 
 # The matrix
@@ -280,12 +291,3 @@ def test_a_page_that_cannot_be_listed_is_named(tmp_path, text, message):
     (tmp_path / "a.md").write_text(text)
     with pytest.raises(ValueError, match=message):
         docs_parts.index(tmp_path)
-
-
-def test_stale_markers_are_named():
-    document = json.loads(json.dumps(docs_results.load("truth")))
-    document["functions"]["gae"]["loop"]["markers"] += 1
-    del document["functions"]["k1"]["loop"]
-    found = truth.stale(document)
-    assert len(found) == 2 and found[0].startswith("gae, loop: ")
-    assert re.fullmatch(r"k1, loop: 0 markers were run, \d+ stand in the tests", found[1])
