@@ -272,21 +272,9 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ("axis", ".sum(-1), mask, dim=1)", ".sum(-1), mask, dim=0)"),
         ],
     ),
-    "utils/logprobs.py": (
-        ("utils/test_logprobs.py", "parity/test_trl_logprobs.py", "parity/test_edges.py"),
+    "utils/forward.py": (
+        ("utils/test_logprobs.py", "utils/test_values.py"),
         [
-            ("shift", "return logits[:, :-1], ids[:, 1:]", "return logits[:, 1:], ids[:, :-1]"),
-            ("shift", "return logits[:, :-1], ids[:, 1:]", "return logits, ids"),
-            (
-                "term",
-                "torch.log_softmax(_full_precision(logits), dim=-1)\n    return logprobs.gather",
-                "torch.log_softmax(logits, dim=-1)\n    return logprobs.gather",
-            ),
-            (
-                "term",
-                "torch.log_softmax(_full_precision(logits), dim=-1)\n    return logprobs.gather",
-                "_full_precision(logits).softmax(-1).log()\n    return logprobs.gather",
-            ),
             ("off by one", "(prompt_mask.cumsum(1) - 1)", "prompt_mask.cumsum(1)"),
             ("mask", "(prompt_mask.cumsum(1) - 1)", "(torch.ones_like(prompt_mask).cumsum(1) - 1)"),
             (
@@ -307,19 +295,6 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
                 "layer.values.index_select(0, rows)",
                 "layer.values.index_select(0, rows.flip(0))",
             ),
-            ("mask", "attention_mask[rows].any(0)", "attention_mask[rows].all(0)"),
-            ("off by one", "int(used[-1]) + 1)", "int(used[-1]))"),
-            ("off by one", "slice(int(used[0])", "slice(int(used[0]) + 1"),
-            (
-                "arguments",
-                "last_hidden_state, labels[rows, columns]",
-                "last_hidden_state, input_ids[rows, columns]",
-            ),
-            (
-                "mask",
-                "attention_mask=attention_mask[rows, columns], use_cache=False",
-                "use_cache=False",
-            ),
             ("arguments", "said[rows, 1 : width + 1]", "said[rows.sort()[0], 1 : width + 1]"),
             (
                 "mask",
@@ -332,6 +307,36 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
                 "mask",
                 "[prompt_mask[rows], mask",
                 "[torch.ones_like(prompt_mask[rows]), mask",
+            ),
+        ],
+    ),
+    "utils/logprobs.py": (
+        ("utils/test_logprobs.py", "parity/test_trl_logprobs.py", "parity/test_edges.py"),
+        [
+            ("shift", "return logits[:, :-1], ids[:, 1:]", "return logits[:, 1:], ids[:, :-1]"),
+            ("shift", "return logits[:, :-1], ids[:, 1:]", "return logits, ids"),
+            (
+                "term",
+                "torch.log_softmax(full_precision(logits), dim=-1)\n    return logprobs.gather",
+                "torch.log_softmax(logits, dim=-1)\n    return logprobs.gather",
+            ),
+            (
+                "term",
+                "torch.log_softmax(full_precision(logits), dim=-1)\n    return logprobs.gather",
+                "full_precision(logits).softmax(-1).log()\n    return logprobs.gather",
+            ),
+            ("mask", "attention_mask[rows].any(0)", "attention_mask[rows].all(0)"),
+            ("off by one", "int(used[-1]) + 1)", "int(used[-1]))"),
+            ("off by one", "slice(int(used[0])", "slice(int(used[0]) + 1"),
+            (
+                "arguments",
+                "last_hidden_state, labels[rows, columns]",
+                "last_hidden_state, input_ids[rows, columns]",
+            ),
+            (
+                "mask",
+                "attention_mask=attention_mask[rows, columns], use_cache=False",
+                "use_cache=False",
             ),
             (
                 "arguments",

@@ -24,6 +24,11 @@ from scripts.run_notebooks import ROOT, use_fixed_env
 from utils import advantages, kl, logprobs, losses
 
 Cell = tuple[str, str]  # function, kind
+# Public functions of modules that hold other things too.
+ELSEWHERE = {
+    "shared_prompt": "forward.shared_prompt",
+    "chunked_logprobs": "engines.chunked.chunked_logprobs",
+}
 
 KINDS = {
     "loop": "slow loop",
@@ -67,7 +72,7 @@ def public_functions() -> dict[str, str]:
         for name, member in inspect.getmembers(module, inspect.isfunction):
             if member.__module__ == module.__name__ and not name.startswith("_"):
                 found[name] = f"{module.__name__.removeprefix('utils.')}.{name}"
-    return found
+    return found | ELSEWHERE
 
 
 def marked_in_source() -> Counter[Cell]:

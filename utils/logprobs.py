@@ -1,18 +1,11 @@
 """Token log-probabilities and masked reductions. The only module that shifts by one."""
 
-import copy
-from collections.abc import Callable
-
 import torch
-from torch.autograd.function import once_differentiable
 from transformers import Cache, PreTrainedModel
 
+from utils.arguments import full_precision
 from utils.chat import IGNORE
-
-
-def _full_precision(x: torch.Tensor) -> torch.Tensor:
-    """bfloat16 and float16 as float32; float32 and float64 as they are."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+from utils.forward import by_length, shared_prompt
 
 
 def align(logits: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,7 +27,7 @@ def gather_logprobs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     In float32 at least. `log_softmax`, never `softmax().log()`, which is -inf once a probability
     underflows.
     """
-    logprobs = torch.log_softmax(_full_precision(logits), dim=-1)
+    logprobs = torch.log_softmax(full_precision(logits), dim=-1)
     return logprobs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
 
 
@@ -44,83 +37,6 @@ def token_logprobs(logits: torch.Tensor, input_ids: torch.Tensor) -> torch.Tenso
     Column t belongs to token t+1; the first token has no prediction.
     """
     return gather_logprobs(*align(logits, input_ids))
-
-
-class _ChunkedLogprobs(torch.autograd.Function):
-    """hidden (N, H), weight (V, H), ids (N,) -> (N,), `chunk` positions at a time."""
-
-    @staticmethod
-    def forward(ctx, hidden, weight, ids, temperature, chunk):
-        ctx.save_for_backward(hidden, weight, ids)
-        ctx.temperature, ctx.chunk = temperature, chunk
-        parts = zip(hidden.split(chunk), ids.split(chunk), strict=True)
-        logprobs = [
-            gather_logprobs(_full_precision(h @ weight.T) / temperature, i) for h, i in parts
-        ]
-        return torch.cat(logprobs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        hidden, weight, ids = ctx.saved_tensors
-        hidden_grad, weight_grad = torch.empty_like(hidden), None
-        if ctx.needs_input_grad[1]:  # summed over chunks, so in float32 at least
-            weight_grad = torch.zeros_like(weight, dtype=grad.dtype)
-        for start in range(0, len(ids), ctx.chunk):
-            part = slice(start, start + ctx.chunk)
-            # d log p(id) / d logits = onehot(id) - p; no name holds on to the logits
-            logits_grad = torch.softmax(
-                _full_precision(hidden[part] @ weight.T).div_(ctx.temperature), dim=-1
-            ).mul_(-grad[part, None])
-            logits_grad.scatter_add_(1, ids[part, None], grad[part, None]).div_(ctx.temperature)
-            hidden_grad[part] = logits_grad.to(weight.dtype) @ weight
-            if weight_grad is not None:
-                weight_grad.addmm_(logits_grad.T, hidden[part].to(grad.dtype))
-        return hidden_grad, weight_grad, None, None, None
-
-
-def chunked_logprobs(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    ids: torch.Tensor,
-    temperature: float = 1.0,
-    chunk: int = 64,
-) -> torch.Tensor:
-    """log softmax(hidden @ weight.T / temperature)[ids], (...), never holding all the logits.
-
-    For large vocabularies: logits exist for `chunk` positions at a time and are computed a second
-    time in the backward pass, so memory grows with chunk * V instead of B * T * V, for a third more
-    arithmetic. Value and gradients are those of `gather_logprobs` on the whole logits.
-
-    hidden (..., H): the model's last states, those that predict `ids` (...): no shift, as in
-    `gather_logprobs`. weight (V, H): `model.lm_head.weight`, a head without bias; a frozen one gets
-    no gradient. Differentiable once. ValueError when shapes do not fit, or for a temperature or
-    chunk that is not positive.
-    """
-    if weight.ndim != 2 or hidden.shape != (*ids.shape, weight.shape[1]):
-        raise ValueError(
-            f"hidden (..., H), weight (V, H) and ids (...) do not fit: {tuple(hidden.shape)}, "
-            f"{tuple(weight.shape)}, {tuple(ids.shape)}"
-        )
-    if temperature <= 0 or chunk < 1:
-        raise ValueError(f"need temperature > 0 and chunk >= 1, not {temperature} and {chunk}")
-    flat = hidden.reshape(-1, hidden.shape[-1])  # (N, H)
-    logprobs = _ChunkedLogprobs.apply(flat, weight, ids.reshape(-1), temperature, chunk)
-    return logprobs.view(ids.shape)
-
-
-def _by_length(lengths: torch.Tensor, parts: int, least: int, at_most: float) -> list[torch.Tensor]:
-    """Rows (B,) in parts of similar length, so that short rows are not padded to the longest.
-
-    All rows in one part where there are fewer than `least`, or where the parts, padded, hold more
-    than `at_most` of the tokens.
-    """
-    if len(lengths) >= least:
-        found = lengths.argsort(stable=True).tensor_split(parts)
-        padded = len(lengths) * lengths.max()
-        if sum(len(rows) * lengths[rows].max() for rows in found) <= at_most * padded:
-            return list(found)
-    return [torch.arange(len(lengths), device=lengths.device)]
 
 
 def label_logits(
@@ -138,7 +54,7 @@ def label_logits(
     All inputs (B, L), padded on either side; labels not shifted, -100 where ignored.
     """
     states, targets = [], []
-    for rows in _by_length(attention_mask.sum(1), parts=2, least=16, at_most=0.9):
+    for rows in by_length(attention_mask.sum(1), parts=2, least=16, at_most=0.9):
         used = attention_mask[rows].any(0).nonzero()[:, 0]
         columns = slice(int(used[0]), int(used[-1]) + 1)
         output = model.get_decoder()(
@@ -150,82 +66,6 @@ def label_logits(
     return model.get_output_embeddings()(torch.cat(states)), torch.cat(targets)
 
 
-def shared_prompt(
-    forward: Callable[..., tuple[torch.Tensor, Cache]],
-    prompt_ids: torch.Tensor,
-    prompt_mask: torch.Tensor,
-    completion_ids: torch.Tensor,
-    mask: torch.Tensor,
-) -> torch.Tensor:
-    """What a model says before each completion token, (B, T, X), each prompt read only once.
-
-    `forward(last_only, **inputs) -> ((rows, length or 1, X), cache)` runs the model. Each prompt
-    runs through it once, its key-value cache is repeated for its G completions, and these run
-    against the cache. Gradients flow through the cache into the prompt's pass. Same numbers as a
-    full forward pass over prompt + completion, for P + G*T tokens a prompt instead of G*(P+T), and
-    less where many rows are far shorter than the longest. Behind a row's end anything may stand.
-
-    prompt_ids, prompt_mask (Q, P): padded on the left (`chat.pad_left`). completion_ids, mask
-    (B, T): B = Q*G, prompt-major, padded on the right; the mask is 1 up to and including EOS.
-    Raises ValueError when shapes do not fit, prompts are not left-padded, or gradient checkpointing
-    keeps the model from filling its cache.
-    """
-    prompts, batch = prompt_ids.shape[0], completion_ids.shape[0]
-    if prompts == 0 or batch % prompts or mask.shape != completion_ids.shape:
-        raise ValueError(
-            f"{batch} completions for {prompts} prompts, mask {tuple(mask.shape)} for completions "
-            f"{tuple(completion_ids.shape)}: need the same number of completions for every prompt "
-            "and a mask of their shape"
-        )
-    if not prompt_mask[:, -1].all():
-        raise ValueError("prompts must be padded on the left: use chat.pad_left")
-    group_size, length = batch // prompts, completion_ids.shape[1]
-    prompt_mask = prompt_mask.long()
-    # Positions count real tokens only: the first token of a padded prompt is at position 0 too.
-    positions = (prompt_mask.cumsum(1) - 1).clamp(min=0)
-    first, cache = forward(
-        last_only=True,
-        input_ids=prompt_ids,
-        attention_mask=prompt_mask,
-        position_ids=positions,
-        use_cache=True,
-    )
-    first = first.repeat_interleave(group_size, dim=0)  # (B, 1, X)
-    if length == 1:
-        return first
-    if cache is None or cache.get_seq_length() != prompt_ids.shape[1]:
-        raise ValueError(
-            "the model did not fill its key-value cache: gradient checkpointing switches it off in "
-            "training mode; call model.gradient_checkpointing_disable() or model.eval()"
-        )
-    cache.batch_repeat_interleave(group_size)
-    prompt_mask = prompt_mask.repeat_interleave(group_size, dim=0)  # (B, P)
-    start = positions[:, -1:].repeat_interleave(group_size, dim=0) + 1  # (B, 1)
-    said = first.new_zeros(batch, length, first.shape[-1])
-    said[:, :1] = first
-    lengths = (mask.bool() * torch.arange(1, length + 1, device=mask.device)).amax(1)  # (B,)
-    for rows in _by_length(lengths, parts=3, least=64, at_most=0.8):
-        width = int(lengths[rows].max()) - 1  # the last token predicts nothing that we keep
-        if width < 1:
-            continue
-        part = copy.copy(cache)  # the first pass's keys and values, for these rows
-        part.layers = [copy.copy(layer) for layer in cache.layers]
-        if len(rows) < batch:  # every row once: gradients add up in no random order
-            for layer in part.layers:  # as batch_select_indices, whose gradient is far slower
-                layer.keys = layer.keys.index_select(0, rows)
-                layer.values = layer.values.index_select(0, rows)
-        rest, _ = forward(
-            last_only=False,
-            input_ids=completion_ids[rows, :width],
-            attention_mask=torch.cat([prompt_mask[rows], mask[rows, :width].long()], dim=1),
-            position_ids=start[rows] + torch.arange(width, device=rows.device),
-            past_key_values=part,
-            use_cache=True,
-        )
-        said[rows, 1 : width + 1] = rest
-    return said
-
-
 def completion_logits(
     model,
     prompt_ids: torch.Tensor,
@@ -233,7 +73,7 @@ def completion_logits(
     completion_ids: torch.Tensor,
     mask: torch.Tensor,
 ) -> torch.Tensor:
-    """Logits that predict each completion token, (B, T, V); inputs as in `shared_prompt`."""
+    """Logits that predict each completion token, (B, T, V); see `forward.shared_prompt`."""
 
     def forward(last_only: bool, **inputs) -> tuple[torch.Tensor, Cache]:
         output = model(**inputs, logits_to_keep=int(last_only))  # 0 keeps all
@@ -253,12 +93,12 @@ def completion_logprobs(
     """log pi(completion token | prompt, earlier tokens) at a temperature, (B, T); 0 where masked.
 
     Logits are divided by the temperature first: log-probs of the distribution sampled from. Inputs,
-    shapes and errors as in `shared_prompt`.
+    shapes and errors as in `forward.shared_prompt`.
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
     logits = completion_logits(model, prompt_ids, prompt_mask, completion_ids, mask)
-    logprobs = gather_logprobs(_full_precision(logits) / temperature, completion_ids)
+    logprobs = gather_logprobs(full_precision(logits) / temperature, completion_ids)
     return torch.where(mask.bool(), logprobs, 0.0)
 
 
@@ -282,7 +122,7 @@ def entropy(logits: torch.Tensor) -> torch.Tensor:
 
     A logit of -inf (a token that sampling rules out) contributes 0, not NaN.
     """
-    logprobs = torch.log_softmax(_full_precision(logits), dim=-1)
+    logprobs = torch.log_softmax(full_precision(logits), dim=-1)
     return -(logprobs.exp() * logprobs.masked_fill(logprobs == -torch.inf, 0.0)).sum(-1)
 
 

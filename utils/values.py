@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
-from utils.logprobs import shared_prompt
+from utils.forward import shared_prompt
 
 
 def last_token(scores: Tensor, mask: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def completion_values(
     """V(prompt, tokens before t) for each completion token t, (B, T); 0 where masked.
 
     The value of the state in which token t is chosen, so it stands beside the log-prob of token t.
-    Inputs and errors as in `logprobs.shared_prompt`.
+    Inputs and errors as in `forward.shared_prompt`.
     """
 
     def forward(last_only: bool, **inputs) -> tuple[Tensor, Cache]:
@@ -70,7 +70,7 @@ def completion_scores(
     """The scalar head after each completion token, (B, T); 0 where masked.
 
     The state after token t is the state before token t + 1, so with one more column this is
-    `completion_values`, one to the left. Inputs and errors as in `logprobs.shared_prompt`.
+    `completion_values`, one to the left. Inputs and errors as in `forward.shared_prompt`.
     """
     more_ids = torch.cat([completion_ids, completion_ids[:, -1:]], dim=1)  # (B, T + 1)
     more_mask = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)  # (B, T + 1) one longer
@@ -86,7 +86,7 @@ def completion_rewards(
 ) -> Tensor:
     """The reward of each completion, read after its last token: (B,).
 
-    Inputs and errors as in `logprobs.shared_prompt`; ValueError for a completion without tokens.
+    Inputs and errors as in `forward.shared_prompt`; ValueError for a completion without tokens.
     """
     scores = completion_scores(model, prompt_ids, prompt_mask, completion_ids, mask)
     return last_token(scores, mask)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from utils.forward import shared_prompt
 from utils.logprobs import (
     completion_logits,
     completion_logprobs,
     gather_logprobs,
-    shared_prompt,
     token_logprobs,
 )
 from utils.losses import bradley_terry_loss, dpo_loss, sft_loss

@@ -12,8 +12,11 @@ from tools.mutations import KINDS, MUTATIONS, Mutation
 COVERED = {
     *(f"utils/losses/{name}.py" for name in ("policy", "preference", "supervised", "dpo")),
     *("utils/losses/relatives.py", "utils/losses/group.py"),
-    *(f"utils/{name}.py" for name in ("advantages", "kl", "logprobs", "rollout", "lora", "chat")),
-    *(f"utils/{name}.py" for name in ("values", "evaluate", "monitor", "health")),
+    *(f"utils/{name}.py" for name in ("advantages", "kl", "forward", "logprobs")),
+    *(
+        f"utils/{name}.py"
+        for name in ("rollout", "lora", "chat", "values", "evaluate", "monitor", "health")
+    ),
     *(f"tasks/rewards/{name}.py" for name in ("extract", "gsm8k", "reasoning", "sales")),
     *("tasks/sql/compare.py", "tasks/sql/task.py", "tasks/math.py", "tasks/identity.py"),
 }

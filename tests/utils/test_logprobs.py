@@ -9,6 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausa
 
 from utils import logprobs as lp
 from utils.chat import pad_left
+from utils.forward import by_length
 
 torch.set_num_threads(1)
 
@@ -201,7 +202,7 @@ def test_the_gradient_is_the_same_to_the_last_bit_each_time(make_model):
     ],
 )
 def test_rows_are_split_only_where_it_saves_padding(lengths, parts):
-    found = lp._by_length(torch.tensor(lengths), parts=3, least=64, at_most=0.8)
+    found = by_length(torch.tensor(lengths), parts=3, least=64, at_most=0.8)
     assert len(found) == parts
     assert sorted(torch.cat(found).tolist()) == list(range(len(lengths)))
 
