@@ -30,14 +30,13 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
         (*LOSSES, "parity/test_trl_ppo.py"),
         [
             ("sign", "loss = -masked_mean", "loss = masked_mean"),
-            ("sign", "(logprobs - old_logprobs).clamp", "(old_logprobs - logprobs).clamp"),
+            ("sign", "log_ratio = logprobs - old_logprobs", "log_ratio = old_logprobs - logprobs"),
             ("min/max", "torch.min(unclipped, clipped)", "torch.max(unclipped, clipped)"),
             ("constant", "ratio.clamp(1 - clip_eps,", "ratio.clamp(1 - 2 * clip_eps,"),
             ("detach", "old_logprobs=old_logprobs.detach()", "old_logprobs=old_logprobs"),
             ("detach", "advantages=advantages.detach()", "advantages=advantages"),
-            ("mask", "kept = mask.bool()", "kept = torch.ones_like(mask).bool()"),
             ("constant", "MAX_LOG_RATIO = 80.0", "MAX_LOG_RATIO = 90.0"),
-            ("condition", "(clipped < unclipped)", "(clipped <= unclipped)"),
+            ("condition", "clipped < unclipped", "clipped <= unclipped"),
             ("sign", "log_ratio.expm1() - log_ratio", "log_ratio.expm1() + log_ratio"),
             ("min/max", "worse = torch.max(", "worse = torch.min("),
             ("constant", "0.5 * masked_mean(worse", "1.0 * masked_mean(worse"),
@@ -66,7 +65,6 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
                 "(chosen + rejected).square().sum()",
             ),
             ("condition", "(difference > 0)", "(difference >= 0)"),
-            ("constant", "in (torch.bfloat16, torch.float16)", "in (torch.bfloat16,)"),
         ],
     ),
     "utils/losses/supervised.py": (
@@ -84,15 +82,33 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
         [
             (
                 "arguments",
-                "= policy_chosen - ref_chosen, policy_rejected - ref_rejected",
-                "= policy_chosen - ref_rejected, policy_rejected - ref_chosen",
+                "return policy_chosen - ref_chosen, policy_rejected - ref_rejected",
+                "return policy_chosen - ref_rejected, policy_rejected - ref_chosen",
             ),
-            ("sign", "z = beta * (chosen - rejected)", "z = beta * (rejected - chosen)"),
+            ("sign", "beta * (chosen - rejected)", "beta * (rejected - chosen)"),
             ("detach", "ref_chosen=ref_chosen.detach()", "ref_chosen=ref_chosen"),
             ("detach", "ref_rejected=ref_rejected.detach()", "ref_rejected=ref_rejected"),
+            ("mean/sum", "(chosen - rejected)).mean()", "(chosen - rejected)).sum()"),
+            (
+                "condition",
+                "(chosen_reward > rejected_reward)",
+                "(chosen_reward >= rejected_reward)",
+            ),
+            (
+                "arguments",
+                "beta * chosen.detach(), beta * rejected.detach()",
+                "chosen.detach(), rejected.detach()",
+            ),
+        ],
+    ),
+    "utils/losses/dpo_variants.py": (
+        (*PAIRS, "parity/test_trl_dpo.py"),
+        [
+            ("sign", "z = beta * (chosen - rejected)", "z = beta * (rejected - chosen)"),
             ("constant", "1 / (2 * beta)", "1 / beta"),
-            ("arguments", "(rejected, rejected_lengths,", "(rejected, chosen_lengths,"),
-            ("arguments", "return log_ratio / lengths", "return log_ratio * lengths"),
+            ("arguments", "rejected / rejected_lengths", "rejected / chosen_lengths"),
+            ("arguments", "chosen / chosen_lengths", "chosen * chosen_lengths"),
+            ("condition", "(n < 1).any()", "(n < 0).any()"),
             ("off by one", "F.relu(1 - z)", "F.relu(-z)"),
             ("sign", "F.relu(-chosen)", "F.relu(chosen)"),
             ("term", "z - beta * dpop_lambda", "z - dpop_lambda"),
@@ -106,16 +122,10 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ("constant", "(1 - 2 * label_smoothing)", "(1 - label_smoothing)"),
             ("mean/sum", "loss = losses.mean()", "loss = losses.sum()"),
             (
-                "condition",
-                "(chosen_reward > rejected_reward)",
-                "(chosen_reward >= rejected_reward)",
-            ),
-            (
                 "arguments",
                 "beta * chosen.detach(), beta * rejected.detach()",
                 "chosen.detach(), rejected.detach()",
             ),
-            ("constant", "torch.promote_types(x.dtype, torch.float32)", "x.dtype"),
         ],
     ),
     "utils/losses/relatives.py": (
@@ -147,28 +157,52 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ("sign", "rejected - brake", "rejected + brake"),
         ],
     ),
-    "utils/losses/group.py": (
+    "utils/losses/grpo.py": (
         ("utils/test_grpo_loss.py", "parity/test_edges.py", "parity/test_trl_grpo.py"),
         [
             ("sign", "= -torch.min(", "= torch.min("),
             ("min/max", "-torch.min(unclipped", "-torch.max(unclipped"),
-            (
-                "constant",
-                "ratio.clamp(1 - clip_eps, 1 + clip_eps_high)",
-                "ratio.clamp(1 - clip_eps, 1 + clip_eps)",
-            ),
+            ("constant", "ratio.clamp(1 - clip_eps,", "ratio.clamp(1 - 2 * clip_eps,"),
             ("sign", "token_loss + beta * kl", "token_loss - beta * kl"),
-            ("sign", "r = (logprobs - ref_logprobs)", "r = (ref_logprobs - logprobs)"),
+            ("condition", "    if beta > 0:  #", "    if ref_logprobs is not None:  #"),
+            ("sign", "(logprobs - ref_logprobs).clamp", "(ref_logprobs - logprobs).clamp"),
             ("detach", "ref_logprobs=ref_logprobs.detach()", "ref_logprobs=ref_logprobs"),
             ("detach", "old_logprobs=old_logprobs.detach()", "old_logprobs=old_logprobs"),
             ("detach", "advantages.detach().unsqueeze(1)", "advantages.unsqueeze(1)"),
             ("sign", ".clamp(min=-MAX_LOG_RATIO)", ".clamp(max=MAX_LOG_RATIO)"),
             (
                 "mean/sum",
-                "masked_mean(token_loss, mask, dim=1).mean()",
+                "completion_means(token_loss, mask).mean()",
+                "masked_mean(token_loss, mask)",
+            ),
+            ("off by one", ".sum(1).clamp(min=1)", ".sum(1).clamp(min=2)"),
+            ("off by one", ".sum(1).clamp(min=1)", ".sum(1)"),
+            ("condition", "clipped < unclipped", "clipped != unclipped"),
+        ],
+    ),
+    "utils/losses/grpo_variants.py": (
+        ("utils/test_grpo_loss.py", "parity/test_edges.py", "parity/test_trl_grpo.py"),
+        [
+            ("sign", "= -torch.min(", "= torch.min("),
+            (
+                "constant",
+                "ratio.clamp(1 - clip_eps, 1 + clip_eps_high)",
+                "ratio.clamp(1 - clip_eps, 1 + clip_eps)",
+            ),
+            ("sign", "token_loss + beta * kl", "token_loss - beta * kl"),
+            ("detach", "old_logprobs=old_logprobs.detach()", "old_logprobs=old_logprobs"),
+            ("detach", "advantages.detach().unsqueeze(1)", "advantages.unsqueeze(1)"),
+            (
+                "mean/sum",
+                "completion_means(token_loss, mask).mean()",
                 "masked_mean(token_loss, mask)",
             ),
             ("off by one", "(len(mask) * max_completion_length)", "mask.numel()"),
+            (
+                "mask",
+                "(len(mask) * max_completion_length)",
+                "(mask.bool().any(1).sum() * max_completion_length)",
+            ),
             (
                 "constant",
                 "masked_sum(token_loss, mask) / num_items",
@@ -176,16 +210,16 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ),
             (
                 "mean/sum",
-                "masked_mean(token_log_ratio, mask, dim=1)",
-                "masked_sum(token_log_ratio, mask, dim=1)",
+                "completion_means(log_ratio, mask)",
+                "masked_sum(log_ratio, mask, dim=1)",
             ),
             (
                 "axis",
-                "token_log_ratio, mask, dim=1).unsqueeze(1)",
-                "token_log_ratio, mask).unsqueeze(0)",
+                "completion_means(log_ratio, mask).unsqueeze(1)",
+                "masked_mean(log_ratio, mask).unsqueeze(0)",
             ),
-            ("arguments", "old_new = token_log_ratio.clamp", "old_new = log_ratio.clamp"),
-            ("condition", "(clipped < unclipped)", "(clipped != unclipped)"),
+            ("arguments", "(loss, log_ratio, ratio,", "(loss, used, ratio,"),
+            ("condition", "clipped < unclipped", "clipped != unclipped"),
         ],
     ),
     "utils/advantages.py": (
@@ -252,8 +286,8 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
         [
             (
                 "sign",
-                'same shape. Often negative."""\n    return logprobs - ref_logprobs',
-                'same shape. Often negative."""\n    return ref_logprobs - logprobs',
+                'Often negative."""\n    return logprobs - ref_logprobs',
+                'Often negative."""\n    return ref_logprobs - logprobs',
             ),
             ("constant", ".square() / 2", ".square()"),
             (
@@ -267,16 +301,36 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ("sign", "ref - policy)", "policy - ref)"),
             ("detach", "(ref_logits.detach(), logits)", "(ref_logits, logits)"),
             ("arguments", "probs = ref.exp()", "probs = policy.exp()"),
-            ("mask", "torch.where(kept, x.to(torch", "torch.where(kept | True, x.to(torch"),
+            ("mask", "torch.where(kept, full", "torch.where(kept | True, full"),
             ("term", "torch.where(probs == 0, 0.0, ref - policy)", "ref - policy"),
             ("axis", ".sum(-1), mask, dim=1)", ".sum(-1), mask, dim=0)"),
+        ],
+    ),
+    "utils/arguments.py": (
+        ("utils/test_arguments.py", "utils/test_losses.py", "utils/test_dpo_loss.py"),
+        [
+            ("mask", "torch.where(mask.bool(), full", "torch.where(mask.bool() | True, full"),
+            ("constant", "torch.promote_types(x.dtype, torch.float32)", "x.dtype"),
+            ("condition", "if x.shape != mask.shape:", "if x.ndim != mask.ndim:"),
+            ("condition", "if x.shape != mask.shape[:1]:", "if len(x) != len(mask):"),
+            ("axis", "mask.bool().any(1)", "mask.bool().all(1)"),
+            ("condition", "not number > 0", "not number >= 0"),
+            ("condition", "not number >= 0", "number < 0"),
         ],
     ),
     "utils/forward.py": (
         ("utils/test_logprobs.py", "utils/test_values.py"),
         [
-            ("off by one", "(prompt_mask.cumsum(1) - 1)", "prompt_mask.cumsum(1)"),
-            ("mask", "(prompt_mask.cumsum(1) - 1)", "(torch.ones_like(prompt_mask).cumsum(1) - 1)"),
+            (
+                "off by one",
+                "(attention_mask.long().cumsum(1) - 1)",
+                "attention_mask.long().cumsum(1)",
+            ),
+            (
+                "mask",
+                "attention_mask.long().cumsum(1)",
+                "torch.ones_like(attention_mask).long().cumsum(1)",
+            ),
             (
                 "arguments",
                 "first.repeat_interleave(group_size, dim=0)",
@@ -335,8 +389,13 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ),
             (
                 "mask",
-                "attention_mask=attention_mask[rows, columns], use_cache=False",
-                "use_cache=False",
+                "            attention_mask=mask,\n",
+                "",
+            ),
+            (
+                "mask",
+                "position_ids=positions(mask)",
+                "position_ids=positions(torch.ones_like(mask))",
             ),
             (
                 "arguments",
@@ -346,15 +405,15 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ("mask", "torch.where(mask.bool(), logprobs, 0.0)", "logprobs"),
             ("sign", "return -(logprobs.exp()", "return (logprobs.exp()"),
             ("term", "logprobs.masked_fill(logprobs == -torch.inf, 0.0)", "logprobs"),
-            ("mask", "torch.where(_kept(x, mask), x, 0.0)", "x * _kept(x, mask)"),
+            ("mask", "kept = torch.where(mask.bool(), x, 0.0)", "kept = x * mask.bool()"),
             (
                 "axis",
-                "kept.sum() if dim is None else kept.sum(dim)\n    if not",
-                "kept.sum()\n    if not",
+                "count = mask.bool().sum() if dim is None else mask.bool().sum(dim)",
+                "count = mask.bool().sum()",
             ),
             (
                 "mean/sum",
-                "return masked_sum(x, mask, dim) / count",
+                "return total / count",
                 "return masked_sum(x, mask, dim) / mask.numel()",
             ),
             ("off by one", "sum() / (count - 1)", "sum() / count"),
@@ -517,7 +576,7 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
     "utils/values.py": (
         ("utils/test_values.py",),
         [
-            ("min/max", "positions, -1).amax(1", "positions, 99).amin(1"),
+            ("min/max", "columns, -1).amax(1", "columns, 99).amin(1"),
             ("shift", "more_ids, more_mask)[:, 1:]", "more_ids, more_mask)[:, :-1]"),
             (
                 "arguments",
@@ -526,8 +585,17 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ),
             ("mask", "torch.where(mask.bool(), _head(model, states), 0.0)", "_head(model, states)"),
             ("off by one", "states[:, -1:] if last_only", "states[:, :1] if last_only"),
-            ("mask", "kept = mask != 0", "kept = mask == mask"),
-            ("constant", "scores if scores.dtype == torch.float64 else scores.float()", "scores"),
+            ("mask", "torch.where(mask != 0, columns", "torch.where(mask == mask, columns"),
+            (
+                "constant",
+                "return full_precision(model.score(states)[..., 0])",
+                "return model.score(states)[..., 0]",
+            ),
+            (
+                "mask",
+                "position_ids=positions(attention_mask)",
+                "position_ids=positions(torch.ones_like(attention_mask))",
+            ),
         ],
     ),
     "utils/evaluate.py": (
