@@ -1,6 +1,7 @@
 """The rooms of the house: no import runs up or across, and `utils` stays thin."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,13 @@ def test_a_long_function_is_seen():
     body = "    pass\n" * 58
     assert long_functions(f"@d\ndef f():\n{body}") == {}
     assert long_functions(f"class C:\n  @d\n  def f():\n{body}    pass\n") == {"f": 61}
+
+
+def test_pages_that_utils_names_exist():
+    named = {
+        page
+        for path in UTILS.values()
+        for page in re.findall(r"docs/\w+\.md", path.read_text("utf-8"))
+    }
+    assert {"docs/losses.md", "docs/kl.md"} <= named
+    assert [page for page in sorted(named) if not (ROOT / page).is_file()] == []
