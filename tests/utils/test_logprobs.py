@@ -9,6 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausa
 
 from utils import logprobs as lp
 from utils.chat import pad_left
+from utils.forward import by_length
 
 torch.set_num_threads(1)
 
@@ -70,6 +71,7 @@ def test_far_apart_logits_do_not_underflow():
     assert lp.token_logprobs(logits, torch.tensor([[0, 1]])).item() == -500.0
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("shape", [(2, 3), (2, 5), (4, 2), (2,)])
 def test_align_refuses_other_shapes(shape):
     with pytest.raises(ValueError, match="do not fit"):
@@ -201,7 +203,7 @@ def test_the_gradient_is_the_same_to_the_last_bit_each_time(make_model):
     ],
 )
 def test_rows_are_split_only_where_it_saves_padding(lengths, parts):
-    found = lp._by_length(torch.tensor(lengths), parts=3, least=64, at_most=0.8)
+    found = by_length(torch.tensor(lengths), parts=3, least=64, at_most=0.8)
     assert len(found) == parts
     assert sorted(torch.cat(found).tolist()) == list(range(len(lengths)))
 
@@ -268,6 +270,28 @@ def test_positions_do_not_count_padding():
         torch.testing.assert_close(row[: len(values)], torch.stack(values))
 
 
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("count", [4, 17])
+def test_label_logits_do_not_count_padding_as_positions(left, count):
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=32, n_positions=16, n_embd=16, n_layer=1, n_head=2)
+    model = GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.5)).double().eval()
+    rows = [[1 + (r * t + r) % 30 for t in range(2 + r * r % 13)] for r in range(count)]
+    rows.sort(key=len)  # as label_logits returns them
+    logits, targets = lp.label_logits(model, *labelled([(r, [-100] + r[1:]) for r in rows], left))
+    expected = torch.cat([model(torch.tensor([row])).logits[0, :-1] for row in rows])
+    assert targets.tolist() == [token for row in rows for token in row[1:]]
+    torch.testing.assert_close(logits, expected)
+
+
+def test_rotary_models_give_label_logits_of_rows_padded_on_the_right_as_before(model):
+    rows = [[1 + (r * t + r) % 30 for t in range(2 + r * r % 9)] for r in range(5)]
+    ids, mask, labels = labelled([(r, [-100] + r[1:]) for r in rows], left=False)
+    states = model.model(ids, attention_mask=mask).last_hidden_state
+    plain = model.lm_head(states[:, :-1][labels[:, 1:] != -100])
+    assert torch.equal(lp.label_logits(model, ids, mask, labels)[0], plain)
+
+
 def test_padding_content_does_not_matter(model):
     a = lp.completion_logprobs(model, *batch(pad=0))
     b = lp.completion_logprobs(model, *batch(pad=17))
@@ -282,6 +306,7 @@ def test_completion_logits_give_the_same_logprobs(model):
     torch.testing.assert_close(lp.gather_logprobs(logits, inputs[2]) * inputs[3], expected)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_completion_logprobs_reports_misuse(model):
     prompt_ids, prompt_mask, completion_ids, mask = batch()
     with pytest.raises(ValueError, match="5 completions for 3 prompts"):
@@ -291,7 +316,7 @@ def test_completion_logprobs_reports_misuse(model):
     with pytest.raises(ValueError, match="padded on the left"):
         flipped = prompt_ids.flip(1), prompt_mask.flip(1)
         lp.completion_logprobs(model, *flipped, completion_ids, mask)
-    with pytest.raises(ValueError, match="temperature must be positive"):
+    with pytest.raises(ValueError, match="temperature must be above 0, not 0.0"):
         lp.completion_logprobs(model, *batch(), temperature=0.0)
 
 
@@ -406,6 +431,7 @@ def test_masked_sum_of_nothing_is_zero():
     assert lp.masked_sum(torch.ones(2, 2), torch.zeros(2, 2)).item() == 0
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("reduce", [lp.masked_sum, lp.masked_mean, lp.masked_whiten])
 def test_a_mask_of_another_shape_is_refused_not_broadcast(reduce):
     with pytest.raises(ValueError, match="differ in shape"):
