@@ -1,157 +1,102 @@
-"""Save an unfinished training run and resume it bit for bit: safetensors and JSON, no pickle."""
+"""Save an unfinished training run and resume it bit for bit: one safetensors file, no pickle."""
 
-import hashlib
 import json
 import os
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Generator, Tensor
-from torch.nn import Module
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Generator, nn
 from torch.optim import Optimizer
 
-
-def _places(folder: str | Path) -> tuple[Path, Path, Path]:
-    """The checkpoint, the new one while it is written, the older one between two renames."""
-    path = Path(folder).expanduser().absolute()
-    return path, path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+Parts = Mapping[str, Any]  # name -> torch.Generator, or what has state_dict and load_state_dict
 
 
-def _filled(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
+def _layout(parts: Parts) -> dict[str, str]:
+    """What a file has to agree with: tensors of modules, parameters of optimizers."""
+    layout = {label: type(part).__name__ for label, part in parts.items()}
+    names = {}
+    for label, part in parts.items():
+        if isinstance(part, nn.Module):
+            names |= {id(p): f"{label}/{name}" for name, p in part.named_parameters()}
+            for name, tensor in part.state_dict().items():
+                layout[f"{label}/{name}"] = f"{tensor.dtype} {tuple(tensor.shape)}"
+    for label, part in parts.items():
+        for i, group in enumerate(part.param_groups if isinstance(part, Optimizer) else ()):
+            if lost := [tuple(p.shape) for p in group["params"] if id(p) not in names]:
+                raise ValueError(f"{label!r} trains a parameter, {lost[0]}, of no module in parts")
+            layout[f"{label}, group {i}"] = ", ".join(names[id(p)] for p in group["params"])
+    return layout
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def save_run(file: str | Path, step: int, parts: Parts, log: Any = None) -> Path:
+    """Write the state of all `parts` after `step` steps to `file`, whole or not at all.
 
-
-def _take_tensors(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` with each tensor in its dicts and lists moved to `tensors` and named in its place."""
-    if torch.is_tensor(value):
-        tensors[key] = value
-        return {"tensor": key}
-    if isinstance(value, dict):
-        return {k: _take_tensors(v, f"{key}/{k}", tensors) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_take_tensors(v, f"{key}/{i}", tensors) for i, v in enumerate(value)]
-    return value
-
-
-def _put_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """The inverse of `_take_tensors`; integer keys, which JSON turns into strings, come back."""
-    if isinstance(value, dict):
-        if value.keys() == {"tensor"}:
-            return tensors[value["tensor"]].clone()
-        return {int(k) if k.isdigit() else k: _put_tensors(v, tensors) for k, v in value.items()}
-    return [_put_tensors(v, tensors) for v in value] if isinstance(value, list) else value
-
-
-def _inspect(
-    modules: dict[str, Module], optimizers: dict[str, Optimizer], generator: Generator | None
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Live tensors as `module/name`, a tied one once; and what a checkpoint has to agree with."""
-    named = {}
-    for label, module in modules.items():
-        for name, tensor in module.state_dict(keep_vars=True).items():
-            named.setdefault(id(tensor), (f"{label}/{name}", tensor))
-    live = dict(named.values()) | ({"generator": generator.get_state()} if generator else {})
-    layout = {name: f"{tensor.dtype} {tuple(tensor.shape)}" for name, tensor in live.items()}
-    for label, optimizer in optimizers.items():
-        layout[f"optimizer {label}"] = type(optimizer).__name__
-        pairs = [(i, p) for i, group in enumerate(optimizer.param_groups) for p in group["params"]]
-        for number, (group, parameter) in enumerate(pairs):
-            if id(parameter) not in named:
-                raise ValueError(
-                    f"optimizer {label!r} trains a parameter of shape {tuple(parameter.shape)} "
-                    "that is in none of `modules`: pass its module too."
-                )
-            key = f"optimizer {label}, parameter {number}"
-            layout[key] = f"{named[id(parameter)][0]} in group {group}"
-    return live, layout
-
-
-def save_run(
-    folder: str | Path,
-    step: int,
-    modules: dict[str, Module],
-    optimizers: dict[str, Optimizer],
-    generator: Generator | None = None,
-    log: Any = None,
-) -> Path:
-    """Write a run's state after `step` steps to `folder`, whole or not at all.
-
-    `log` is JSON: a tuple comes back as a list, a dict's key as a string. Not saved: torch's global
-    generator, lr schedulers. If saving fails, the older checkpoint stays. Raises TypeError for what
-    is not JSON, ValueError for an optimizer of a parameter outside `modules`, FileExistsError for
-    a folder that holds something else.
+    parts: modules, optimizers, schedulers, monitors, generators (torch's global one is not saved).
+    `log`: JSON and tensors; a tuple comes back as a list, a dict's key as a string. If saving
+    fails, the older file stays. Raises TypeError for anything else in `log`, ValueError for an
+    optimizer of a parameter in none of the parts.
     """
-    path, fresh, old = _places(folder)
-    if _filled(path) and not (path / "run.json").is_file():
-        raise FileExistsError(f"{path} holds something else than a run: choose another folder.")
-    live, layout = _inspect(modules, optimizers, generator)
-    tensors = {name: tensor.detach() for name, tensor in live.items()}
-    run = {"step": step, "log": log, "layout": layout, "optimizers": {}}
-    for label, optimizer in optimizers.items():
-        content = _take_tensors(optimizer.state_dict(), f"optimizer {label}", tensors)
-        run["optimizers"][label] = content
+    path, tensors = Path(file).expanduser().absolute(), {}
+
+    def stored(value: Any) -> dict[str, str]:  # called for what is not JSON
+        if not torch.is_tensor(value):
+            raise TypeError(f"{type(value).__name__} is neither JSON nor a tensor: {value!r:.80}")
+        key = str(len(tensors))
+        tensors[key] = value.detach().to("cpu", copy=True).contiguous()
+        return {"tensor": key}
+
+    states = {
+        label: part.get_state() if isinstance(part, Generator) else part.state_dict()
+        for label, part in parts.items()
+    }
+    run = {"step": step, "log": log, "layout": _layout(parts), "states": states}
+    text = json.dumps(run, default=stored)
+    fresh = path.with_name(f".{path.name}.new")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        # Copies: safetensors refuses tensors that share memory or are not contiguous.
-        tensors = {key: t.to("cpu", copy=True).contiguous() for key, t in tensors.items()}
-        save_file(tensors, fresh / "tensors.safetensors")
-        run["sha256"] = _sha256(fresh / "tensors.safetensors")
-        (fresh / "run.json").write_text(json.dumps(run), encoding="utf-8")
-        if _filled(path):
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(path, old)  # a folder cannot replace a folder that is not empty
+        save_file(tensors, fresh, {"run": text})
         os.replace(fresh, path)
     finally:
-        if _filled(old) and not _filled(path):
-            os.replace(old, path)
-        for leftover in (fresh, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        fresh.unlink(missing_ok=True)
     return path
 
 
-def load_run(
-    folder: str | Path,
-    modules: dict[str, Module],
-    optimizers: dict[str, Optimizer],
-    generator: Generator | None = None,
-) -> tuple[int, Any] | None:
-    """Load what `save_run` wrote into the given objects, in place; returns (step, log).
+def load_run(file: str | Path, parts: Parts) -> tuple[int, Any] | None:
+    """Load what `save_run` wrote into the given parts, in place; returns (step, log).
 
-    None when there is no checkpoint. After a crash between the two renames of `save_run`, reads the
-    older one. Raises ValueError, with nothing changed, for a damaged checkpoint and for objects
-    that do not fit it (names what differs).
+    None when there is no file. Raises ValueError, with nothing changed, for a damaged file and for
+    parts that do not fit it (names what differs).
     """
-    path, _, old = _places(folder)
-    place = path if _filled(path) else old
-    if not _filled(place):
+    path = Path(file).expanduser().absolute()
+    if not path.exists():
         return None
     try:
-        run = json.loads((place / "run.json").read_text(encoding="utf-8"))
-        if _sha256(place / "tensors.safetensors") != run["sha256"]:
-            raise ValueError("tensors.safetensors does not match the checksum in run.json")
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{place} is damaged ({error}): delete it to start anew.") from error
-    live, now = _inspect(modules, optimizers, generator)
-    was = run["layout"]
-    differ = [key for key in sorted(was | now) if was.get(key) != now.get(key)]
-    if differ:
-        lines = [f"{k}: saved {was.get(k, 'absent')}, now {now.get(k, 'absent')}" for k in differ]
-        raise ValueError(f"{place} does not fit; {len(lines)} differ: " + "; ".join(lines[:5]))
-    saved = load_file(place / "tensors.safetensors")
-    with torch.no_grad():
-        for name, tensor in live.items():
-            tensor.copy_(saved[name])
-    if generator:
-        generator.set_state(saved["generator"])
-    for label, optimizer in optimizers.items():
-        optimizer.load_state_dict(_put_tensors(run["optimizers"][label], saved))
+        with safe_open(path, "pt") as opened:  # clone: its tensors are mapped from the file
+            tensors = {key: opened.get_tensor(key).clone() for key in opened.keys()}
+            text = opened.metadata()["run"]
+        run = json.loads(
+            text, object_hook=lambda d: tensors[d["tensor"]] if [*d] == ["tensor"] else d
+        )
+        was = run["layout"]
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} is damaged or no run ({error}): delete it to start anew."
+        ) from error
+    now = _layout(parts)
+    lines = [
+        f"{key}: saved {was.get(key, 'absent')}, now {now.get(key, 'absent')}"
+        for key in sorted(was | now)
+        if was.get(key) != now.get(key)
+    ]
+    if lines:
+        raise ValueError(f"{path} does not fit; {len(lines)} differ: {'; '.join(lines[:5])}")
+    for label, part in parts.items():
+        state = run["states"][label]
+        if isinstance(part, Optimizer):  # JSON turned the numbers of its parameters into strings
+            state["state"] = {int(number): slots for number, slots in state["state"].items()}
+        part.set_state(state) if isinstance(part, Generator) else part.load_state_dict(state)
     return run["step"], run["log"]
