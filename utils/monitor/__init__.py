@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from utils.monitor.checks import CAUSE, CHECKS, FIRST_KNOB, METRICS, Log, NotJudgedError, Shown
+from utils.monitor.checks import CAUSE, CHECKS, FIRST_KNOB, METRICS, NotJudgedError
 
 
 class AdaptiveKLController:
@@ -51,39 +51,6 @@ class FixedKLController:
         return self.coef
 
 
-def check_finite(
-    loss: Tensor | float | Mapping[str, Tensor | float],
-    model: nn.Module | Mapping[str, Tensor] | None = None,
-) -> None:
-    """Raise FloatingPointError that names what is not finite: call it before `optimizer.step()`.
-
-    loss: one, or name -> value. model: one after `backward()`, whose gradients and weights are
-    checked too, or name -> gradient. Raises ValueError for a model without any gradient.
-    """
-    values = dict(loss) if isinstance(loss, Mapping) else {"loss": loss}
-    if isinstance(model, nn.Module):
-        named = list(model.named_parameters())
-        gradients = {f"gradient of {n}": p.grad for n, p in named if p.grad is not None}
-        if not gradients:
-            raise ValueError("no parameter has a gradient: call check_finite after loss.backward()")
-        values |= gradients | {f"weight {name}": p for name, p in named}
-    else:
-        values |= {f"gradient of {name}": gradient for name, gradient in (model or {}).items()}
-    bad = []
-    for name, value in values.items():
-        x = torch.as_tensor(value).detach()
-        nan, inf = int(x.isnan().sum()), int(x.isinf().sum())
-        if nan or inf:
-            what = f"{nan} NaN and {inf} infinite of {x.numel()}" if x.dim() else f"{x:g}"
-            bad.append(f"{name} ({what})")
-    if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        raise FloatingPointError(
-            f"not finite: {', '.join(bad[:3])}{more}. Leave out this step, or the optimizer writes "
-            "it into the weights. Look for an overflow in half precision or an empty mask."
-        )
-
-
 class Finding(NamedTuple):
     """One thing that is wrong with a run: a key of `CHECKS`, and the step where it first shows."""
 
@@ -95,21 +62,28 @@ class Finding(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class RLMonitor(Log):
+class RLMonitor:
     """The log of a PPO or GRPO run, and what is wrong with it.
 
     monitor = RLMonitor(max_kl=10.0); every step monitor.log(reward=..., kl=..., ...); then
     monitor.report().
     """
 
+    window: int = 5  # steps in a mean, at least 3: one odd batch cannot trigger a check
+    max_kl: float | None = None  # nats a sequence; None: 0.5 nats a token
+    entropy_fraction: float = 0.15  # of the start: learning sharpens a policy to about a third
+    history: list[dict[str, float]] = field(default_factory=list, repr=False)  # one dict a step
     caught: list[list] = field(default_factory=list, repr=False)  # [step, message] of check_finite
+
+    def __post_init__(self) -> None:
+        if self.window < 3:
+            raise ValueError(f"window must be at least 3 steps, not {self.window}")
 
     def log(self, *, extra: Mapping[str, float] | None = None, **metrics: float | None) -> None:
         """One step of the run; each metric of `METRICS` is optional, None means not measured.
 
         `extra`: other numbers to keep, such as the loss. What is not finite is kept too, and is the
-        finding "nan". Raises TypeError for a name in the wrong place, ValueError for a finite value
-        outside the range of its metric.
+        finding "nan". TypeError for a name in the wrong place, ValueError for a value out of range.
         """
         extra = extra or {}
         if wrong := (metrics.keys() - METRICS.keys()) | (extra.keys() & METRICS.keys()):
@@ -124,54 +98,72 @@ class RLMonitor(Log):
                 raise ValueError(f"{name} is {given[name]}: expected a value from {low} to {high}")
         self.history.append(given)
 
-    def check_finite(self, *args: Any) -> None:
-        """The function `check_finite`; what it raises also becomes the finding "nan"."""
-        try:
-            check_finite(*args)
-        except FloatingPointError as error:
-            self.caught.append([len(self.history), str(error)])
-            raise
+    def check_finite(
+        self,
+        loss: Tensor | float | Mapping[str, Tensor | float],
+        model: nn.Module | Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """FloatingPointError, also a finding, that names what is not finite: call before `step()`.
 
-    def judge(self) -> tuple[dict[str, Shown], dict[str, str]]:
-        """What the checks found in the history, and why which could not judge; by their names."""
-        found, unjudged = {}, {}
+        loss: one, or name -> value. model: one after `backward()`, whose gradients and weights are
+        checked too, or name -> gradient. ValueError for a model without any gradient.
+        """
+        values = dict(loss) if isinstance(loss, Mapping) else {"loss": loss}
+        if isinstance(model, nn.Module):
+            named = list(model.named_parameters())
+            gradients = {f"gradient of {n}": p.grad for n, p in named if p.grad is not None}
+            if not gradients:
+                raise ValueError("no parameter has a gradient: call it after loss.backward()")
+            values |= gradients | {f"weight {name}": p for name, p in named}
+        else:
+            values |= {f"gradient of {name}": gradient for name, gradient in (model or {}).items()}
+        bad = []
+        for name, value in values.items():
+            x = torch.as_tensor(value).detach()
+            nan, inf = int(x.isnan().sum()), int(x.isinf().sum())
+            if nan or inf:
+                what = f"{nan} NaN and {inf} infinite of {x.numel()}" if x.dim() else f"{x:g}"
+                bad.append(f"{name} ({what})")
+        if bad:
+            message = (
+                f"not finite: {', '.join(bad[:3])}{f' and {len(bad) - 3} more' * (len(bad) > 3)}. "
+                "Leave out this step, or the optimizer writes it into the weights. Look for an "
+                "overflow in half precision or a mean over an empty mask."
+            )
+            self.caught.append([len(self.history), message])
+            raise FloatingPointError(message)
+
+    def judge(self) -> tuple[list[Finding], dict[str, str]]:
+        """The findings, the earliest first, and why which checks could not judge."""
+        findings, unjudged = [], {}
         for name, check in CHECKS.items():
             try:
                 if shown := check(self):
-                    found[name] = shown
+                    findings.append(Finding(name, *shown, CAUSE[name], FIRST_KNOB[name]))
             except NotJudgedError as reason:
                 unjudged[name] = str(reason)
-        if self.caught:
-            first = tuple(self.caught[0])
-            found["nan"] = min(first, found.get("nan", first))
-        return found, unjudged
+        return sorted(findings, key=lambda finding: finding.step), unjudged
 
     def findings(self) -> list[Finding]:
         """What is wrong, the earliest first: it may have caused the others."""
-        found, _ = self.judge()
-        findings = [
-            Finding(name, *shown, CAUSE[name], FIRST_KNOB[name]) for name, shown in found.items()
-        ]
-        return sorted(findings, key=lambda finding: finding.step)
+        return self.judge()[0]
 
     def report(self) -> None:
         """Print the findings, and which checks had too little to judge."""
-        findings, (_, unjudged) = self.findings(), self.judge()
+        findings, unjudged = self.judge()
         plural = "" if len(findings) == 1 else "s"
         print(f"{len(self.history)} steps, {len(findings) or 'no'} finding{plural}")
         for name, step, evidence, cause, first_knob in findings:
             print(f"\n{name}, from step {step}\n  evidence:     {evidence}")
             print(f"  likely cause: {cause}\n  first knob:   {first_knob}")
         if unjudged:
-            reasons = [f"\n  {name} ({reason})" for name, reason in unjudged.items()]
-            print("\nNot judged, too few values:" + "".join(reasons))
+            print("\nNot judged, too few values:")
+            print("\n".join(f"  {name} ({reason})" for name, reason in unjudged.items()))
 
     def state_dict(self) -> dict[str, Any]:
-        """The log, for a checkpoint or `json.dump`; the thresholds come from the code."""
+        """The log, for a checkpoint or `json.dump`; the settings come from the code."""
         return copy.deepcopy({"history": self.history, "caught": self.caught})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with a saved log; load it with the weights of the same step."""
-        if state.keys() != {"history", "caught"}:
-            raise ValueError(f"expected what state_dict() returned, got a dict with {[*state]}")
         self.history, self.caught = copy.deepcopy((state["history"], state["caught"]))

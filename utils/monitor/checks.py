@@ -2,15 +2,19 @@
 
 A check compares means over a window of steps with the run's own start: odd steps and the noise of
 sampling trigger nothing. It judges the end of the history: what a run recovered from is no finding.
+The limits fit completions of 10 to 1,000 tokens; to change one, put another function in `CHECKS`.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from statistics import fmean, median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from utils.monitor import RLMonitor
 
 INF = math.inf
-METRICS = {  # unit, and the range of the values; rounding may leave it by a little
+METRICS = {  # unit, lowest and highest value; rounding may leave the range by a little
     "reward": ("a completion", -INF, INF),  # what the policy is trained on, without the KL penalty
     "true_reward": ("a completion", -INF, INF),  # what it is meant for, such as accuracy
     "kl": ("nats a sequence", -INF, INF),  # policy || reference
@@ -23,6 +27,7 @@ METRICS = {  # unit, and the range of the values; rounding may leave it by a lit
     "value_explained_variance": ("of the variance of the returns", -INF, 1),
 }
 MIN_POINTS = 6  # values that a trend of the whole run needs
+RISE, FALL = 2.5, 4.0  # standard errors; a fall is sought in many windows and needs more
 Shown = tuple[int, str]  # the step where something first shows, and the evidence
 
 
@@ -30,73 +35,13 @@ class NotJudgedError(ValueError):
     """The log holds too little for a check."""
 
 
-@dataclass(kw_only=True)
-class Log:
-    """The numbers of a run, and when a check speaks up: at 10 to 1,000 tokens a completion."""
-
-    window: int = 5  # steps in a mean: one odd batch cannot trigger a check
-    fall_factor: float = 4.0  # standard errors of a fall: many windows are compared
-    rise_factor: float = 2.5  # standard errors of a rise: a single comparison needs fewer
-    max_kl: float | None = None  # nats a sequence; None: the next line decides, with the length
-    max_kl_per_token: float = 0.5  # nats: to be surer of the reference's own answers costs less
-    min_kl: float = -0.1  # nats a sequence: a KL is not negative, nor its mean over many samples
-    entropy_floor: float = 0.02  # nats a token: at 35 tokens one answer has half the probability
-    entropy_fraction: float = 0.15  # of the start: learning sharpens a policy to about a third
-    gradient_factor: float = 10.0  # times the start, in four of five steps: spikes are normal
-    max_clip_fraction: float = 0.3  # healthy PPO stays below 0.2
-    length_factor: float = 2.0  # times the start, or its inverse, without a better result
-    max_truncated: float = 0.25  # such completions have no end and mostly no answer
-    truncated_rise: float = 0.1  # above the start: the answers grow into the limit
-    max_zero_spread: float = 0.8  # of the groups: each useful one costs five
-    solved: float = 0.95  # true reward, a share: from here certainty and equal groups are right
-    min_drop: float = 0.1  # of the true reward's best: a smaller loss is not worth an alarm
-    flat_steps: int = 50  # a slow start is no finding
-    value_steps: int = 30  # a value model that starts from scratch needs some
-    min_explained_variance: float = 0.1  # below it the values hardly help the advantages
-    history: list[dict[str, float]] = field(default_factory=list, repr=False)  # one dict a step
-
-    def __post_init__(self) -> None:
-        if self.window < 3:
-            raise ValueError(f"window must be at least 3 steps, not {self.window}")
-
-    def series(self, *names: str, need: int = 0) -> list[list]:
-        """The steps at which all these metrics were logged and finite, then the values of each."""
-        rows = [(i, *(row.get(n, math.nan) for n in names)) for i, row in enumerate(self.history)]
-        rows = [row for row in rows if all(map(math.isfinite, row))]
-        if len(rows) < need:
-            raise NotJudgedError(f"{' and '.join(names)}: {len(rows)} values, needs {need}")
-        return [[row[column] for row in rows] for column in range(len(names) + 1)]
-
-    def first(self, name: str) -> list[float]:
-        """The first window of a metric; NotJudgedError with fewer values than two windows."""
-        return self.series(name, need=2 * self.window)[1][: self.window]
-
-    def beyond(
-        self, name: str, low: float = -INF, high: float = INF, per_token=False, quiet: int = 0
-    ) -> Shown | None:
-        """Since when the mean over a window has been outside [low, high].
-
-        per_token: divided by the length. Nothing shows within the first `quiet` values.
-        """
-        names = (name, "length") if per_token else (name,)
-        steps, values, *lengths = self.series(*names, need=max(2 * self.window, quiet))
-        if per_token:
-            values = [value / max(n, 1) for value, n in zip(values, *lengths, strict=True)]
-        means = rolling(values, self.window)
-        first = since([not low <= mean <= high for mean in means])
-        if first is None:
-            return None
-        limit, unit = (low if means[-1] < low else high), METRICS[name][0]
-        return steps[max(first + self.window, quiet) - 1], (
-            f"{name} {means[-1]:.3g} {'nats a token' if per_token else unit} "
-            f"(limit {limit:.3g}, at the start {means[0]:.3g})"
-        )
-
-    def is_solved(self) -> bool:
-        """Whether the true reward is a share, from 0 to 1, and has reached `solved`."""
-        _, values = self.series("true_reward")
-        share = bool(values) and 0 <= min(values) and max(values) <= 1
-        return share and fmean(values[-self.window :]) >= self.solved
+def series(run: "RLMonitor", *names: str, need: int = 0) -> list[list]:
+    """The steps at which all these metrics were logged and finite, then the values of each."""
+    rows = [(i, *(row.get(name, math.nan) for name in names)) for i, row in enumerate(run.history)]
+    rows = [row for row in rows if all(map(math.isfinite, row))]
+    if len(rows) < need:
+        raise NotJudgedError(f"{' and '.join(names)}: {len(rows)} values, needs {need}")
+    return [[row[column] for row in rows] for column in range(len(names) + 1)]
 
 
 def rolling(values: list[float], window: int) -> list[float]:
@@ -116,35 +61,66 @@ def noise(values: list[float]) -> float:
     return 1.4826 * median(steps) / math.sqrt(2)
 
 
-def has_risen(values: list[float], window: int, factor: float) -> bool:
-    """Whether the last third is `factor` standard errors above the first window or first third.
+def has_risen(values: list[float], window: int) -> bool:
+    """Whether the last third is `RISE` standard errors above the first window or first third.
 
     Both, because a fast rise shows against the first steps and a slow one against a third.
     """
     third = len(values) // 3
-    end, error = fmean(values[-third:]), factor * noise(values)
+    end, error = fmean(values[-third:]), RISE * noise(values)
     starts = [(fmean(values[:n]), n) for n in (min(window, third), third)]
     return any(end - start > error * math.sqrt(1 / n + 1 / third) for start, n in starts)
 
 
-def nan(log: Log) -> Shown | None:
-    for step, row in enumerate(log.history):
+def is_solved(run: "RLMonitor") -> bool:
+    """Whether the true reward is a share, from 0 to 1, and nearly 1."""
+    _, values = series(run, "true_reward")
+    share = bool(values) and 0 <= min(values) and max(values) <= 1
+    return share and fmean(values[-run.window :]) >= 0.95
+
+
+def outside(
+    run: "RLMonitor",
+    name: str,
+    low: Callable | float = -INF,
+    high: Callable | float = INF,
+    quiet: int = 0,
+) -> Shown | None:
+    """Since when the mean over a window has been outside [low, high].
+
+    name: a metric or a ratio of two, "kl/length". low, high: numbers, or functions of the values in
+    the first window. quiet: so many values show nothing yet.
+    """
+    steps, values, *per = series(run, *name.split("/"), need=max(2 * run.window, quiet))
+    if per:
+        values = [value / max(n, 1) for value, n in zip(values, *per, strict=True)]
+    low, high = (x(values[: run.window]) if callable(x) else x for x in (low, high))
+    means = rolling(values, run.window)
+    first = since([not low <= mean <= high for mean in means])
+    if first is None:
+        return None
+    limit, unit = (low if means[-1] < low else high), METRICS.get(name, ("nats a token",))[0]
+    evidence = f"{name} {means[-1]:.3g} {unit} (limit {limit:.3g}, at the start {means[0]:.3g})"
+    return steps[max(first + run.window, quiet) - 1], evidence
+
+
+def nan(run: "RLMonitor") -> Shown | None:
+    found = [tuple(caught) for caught in run.caught[:1]]
+    for step, row in enumerate(run.history):
         if bad := [f"{name} is {x}" for name, x in row.items() if not math.isfinite(x)]:
-            return step, ", ".join(bad)
-    return None
+            found.append((step, ", ".join(bad)))
+    return min(found, default=None)
 
 
-def reward_hacking(log: Log) -> Shown | None:
-    steps, proxy, true = log.series("reward", "true_reward", need=MIN_POINTS)
+def reward_hacking(run: "RLMonitor") -> Shown | None:
+    steps, proxy, true = series(run, "reward", "true_reward", need=MIN_POINTS)
     # Wide windows in long runs: the fall that matters is small beside the noise of one batch.
-    window = min(max(log.window, len(steps) // 6), 5 * log.window, len(steps) // 2)
-    error = math.sqrt(2 / window)
-    rise, fall = log.rise_factor * error * noise(proxy), log.fall_factor * error * noise(true)
-    proxy, true = rolling(proxy, window), rolling(true, window)
-    bad = []
+    window = min(max(run.window, len(steps) // 6), 5 * run.window, len(steps) // 2)
+    rise, fall = (math.sqrt(2 / window) * x for x in (RISE * noise(proxy), FALL * noise(true)))
+    proxy, true, bad = rolling(proxy, window), rolling(true, window), []
     for i in range(window, len(true)):
         best = max(range(i - window + 1), key=true.__getitem__)  # of the windows ended before
-        drop = max(fall, log.min_drop * abs(true[best]))
+        drop = max(fall, 0.1 * abs(true[best]))  # a smaller loss is not worth an alarm
         bad.append(proxy[i] - proxy[best] > rise and true[best] - true[i] > drop)
     if (first := since(bad)) is None:
         return None
@@ -154,79 +130,75 @@ def reward_hacking(log: Log) -> Shown | None:
     )
 
 
-def kl_explosion(log: Log) -> Shown | None:
-    if log.max_kl is None:
-        return log.beyond("kl", high=log.max_kl_per_token, per_token=True)
-    return log.beyond("kl", high=log.max_kl)
+def kl_explosion(run: "RLMonitor") -> Shown | None:
+    if run.max_kl is None:  # nats a token: to be surer of the reference's own answers costs less
+        return outside(run, "kl/length", high=0.5)
+    return outside(run, "kl", high=run.max_kl)
 
 
-def entropy_collapse(log: Log) -> Shown | None:
-    # The second largest of the first values: a collapse within a few steps does not lower it.
-    start = sorted(log.first("entropy"))[-2]
-    limit = min(log.entropy_floor, log.entropy_fraction * start)
-    return None if log.is_solved() else log.beyond("entropy", low=limit)
+def entropy_collapse(run: "RLMonitor") -> Shown | None:
+    def limit(first: list[float]) -> float:  # at 0.02 and 35 tokens one answer has probability 1/2
+        # The second largest of the first values: a collapse within a few steps does not lower it.
+        return min(0.02, run.entropy_fraction * sorted(first)[-2])
+
+    shown = outside(run, "entropy", low=limit)
+    return None if is_solved(run) else shown  # there is nothing left to explore
 
 
-def gradient_explosion(log: Log) -> Shown | None:
-    steps, norms = log.series("grad_norm", need=2 * log.window)
+def gradient_explosion(run: "RLMonitor") -> Shown | None:
+    steps, norms = series(run, "grad_norm", need=2 * run.window)
     # A step in which every group has equal rewards has no gradient and says nothing.
     moved = [(step, norm) for step, norm in zip(steps, norms, strict=True) if norm > 0]
     start = None
     # At any time, not only at the end: after the explosion a dead policy hardly moves.
-    for i in range(log.window, len(moved) + 1):
+    for i in range(run.window, len(moved) + 1):
         # The second lowest of a window: spikes do not move it, nor a fast explosion the start.
-        low = sorted(norm for _, norm in moved[i - log.window : i])[1]
+        low = sorted(norm for _, norm in moved[i - run.window : i])[1]
         start = start or low
-        if low > log.gradient_factor * start:
+        if low > 10 * start:
             return moved[i - 1][0], f"gradient norm above {low:.3g} (at the start {start:.3g})"
     return None
 
 
-def length_drift(log: Log) -> Shown | None:
-    start = fmean(log.first("length"))
-    result = log.series("true_reward")[1] or log.series("reward")[1]
-    if len(result) >= MIN_POINTS and has_risen(result, log.window, log.rise_factor):
-        return None  # longer because reasoning pays, or shorter and better
-    return log.beyond("length", start / log.length_factor, start * log.length_factor)
+def length_drift(run: "RLMonitor") -> Shown | None:
+    shown = outside(run, "length", lambda first: fmean(first) / 2, lambda first: fmean(first) * 2)
+    result = series(run, "true_reward")[1] or series(run, "reward")[1]
+    # Longer because reasoning pays, or shorter and better, is no drift.
+    return None if len(result) >= MIN_POINTS and has_risen(result, run.window) else shown
 
 
-def truncation(log: Log) -> Shown | None:
-    start = fmean(log.first("truncated"))
-    return log.beyond("truncated", high=min(log.max_truncated, start + log.truncated_rise))
+def truncation(run: "RLMonitor") -> Shown | None:
+    # Such completions have no end and mostly no answer; a rise of 0.1: they grow into the limit.
+    return outside(run, "truncated", high=lambda first: min(0.25, fmean(first) + 0.1))
 
 
-def zero_spread(log: Log) -> Shown | None:
-    shown = log.beyond("zero_spread", high=log.max_zero_spread)
-    return None if log.is_solved() else shown  # all answers right: equal groups are too
+def zero_spread(run: "RLMonitor") -> Shown | None:
+    shown = outside(run, "zero_spread", high=0.8)  # each useful group costs five
+    return None if is_solved(run) else shown
 
 
-def reward_flat(log: Log) -> Shown | None:
-    steps, values = log.series("reward", need=max(log.flat_steps, MIN_POINTS))
-    if has_risen(values, log.window, log.rise_factor) or log.is_solved():
+def reward_flat(run: "RLMonitor") -> Shown | None:
+    steps, values = series(run, "reward", need=50)  # a slow start is no finding
+    if has_risen(values, run.window) or is_solved(run):
         return None
-    first, *_, last = rolling(values, log.window)
+    first, *_, last = rolling(values, run.window)
     return steps[-1], f"reward {first:.3g} at the start, {last:.3g} after {len(values)} steps"
 
 
-def value_not_learning(log: Log) -> Shown | None:
-    limit, quiet = log.min_explained_variance, log.value_steps
-    return log.beyond("value_explained_variance", low=limit, quiet=quiet)
-
-
 # Each returns what it found or None, or raises NotJudgedError.
-CHECKS: dict[str, Callable[[Log], Shown | None]] = {
+CHECKS: dict[str, Callable[["RLMonitor"], Shown | None]] = {
     "nan": nan,
     "reward_hacking": reward_hacking,
     "kl_explosion": kl_explosion,
-    "kl_negative": lambda log: log.beyond("kl", low=log.min_kl),
+    "kl_negative": lambda run: outside(run, "kl", low=-0.1),
     "entropy_collapse": entropy_collapse,
     "gradient_explosion": gradient_explosion,
-    "clip_fraction_high": lambda log: log.beyond("clip_fraction", high=log.max_clip_fraction),
+    "clip_fraction_high": lambda run: outside(run, "clip_fraction", high=0.3),  # PPO: below 0.2
     "length_drift": length_drift,
     "truncation": truncation,
     "zero_spread": zero_spread,
     "reward_flat": reward_flat,
-    "value_not_learning": value_not_learning,
+    "value_not_learning": lambda run: outside(run, "value_explained_variance", 0.1, quiet=30),
 }
 CAUSE = {
     "nan": "half-precision overflow, or a mean over an empty mask",
