@@ -630,8 +630,8 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ("off by one", "max((i + 1 for i, each", "max((i for i, each"),
         ],
     ),
-    "utils/resume.py": (
-        ("utils/test_resume.py",),
+    "engines/resume.py": (
+        ("engines/test_resume.py",),
         [
             ("detach", "opened.get_tensor(key).clone()", "opened.get_tensor(key)"),
             ("detach", 'to("cpu", copy=True).contiguous()', 'to("cpu", copy=True)'),

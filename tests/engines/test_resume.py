@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from engines.resume import load_run, save_run
 from utils.monitor import RLMonitor
-from utils.resume import load_run, save_run
 
 
 class Policy(nn.Module):
@@ -288,7 +288,7 @@ def test_a_file_in_the_home_directory_is_found(file, saved, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-@pytest.mark.parametrize("where", ["utils.resume.save_file", "utils.resume.os.replace"])
+@pytest.mark.parametrize("where", ["engines.resume.save_file", "engines.resume.os.replace"])
 def test_a_failure_while_writing_keeps_the_older_file(file, saved, monkeypatch, where, error):
     before = files(file.parent)
 
