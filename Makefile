@@ -2,12 +2,14 @@
 
 PYTHON ?= $(shell command -v python3 || command -v python3.12 || command -v python3.11 || command -v python)
 PY := .venv/bin/python
+# After what measures: the pages that show it.
+DOCS = "$(PY)" -m tools.docs
 
 # JupyterLab refuses to run as root unless told, and without a screen it should print its address.
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 SCREEN_FLAG := $(shell [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser)
 
-.PHONY: help lab test test-engines truth mutants run execute seeds sweep bench lint format lock drift gpu-check badges clean setup
+.PHONY: help stale drawings lab test test-engines truth docs mutants run execute seeds sweep bench lint format lock drift gpu-check badges clean setup
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -26,28 +28,37 @@ test: setup ## lint, unit tests, and every notebook compared with its stored out
 	@"$(PY)" -m scripts.run_tests
 
 test-engines: setup ## run vLLM and Unsloth on this CPU, in an environment of their own (4 GB)
-	@"$(PY)" -m tools.engines_env && "$(PY)" -m tools.run_engines $(ENGINE_ARGS)
+	@"$(PY)" -m tools.engines_env && "$(PY)" -m tools.run_engines $(ENGINE_ARGS) && $(DOCS)
 
-truth: setup ## check the losses in four ways and print the table of what was checked
-	@"$(PY)" -m tools.truth
+truth: setup ## check the losses in four ways, store what was checked, write docs/proofs.md
+	@"$(PY)" -m tools.truth && $(DOCS)
+
+docs: setup ## write the parts of README and docs that state results, from the results files
+	@$(DOCS)
 
 mutants: setup ## make mistakes in utils and report which ones the tests miss (MUTANT_ARGS="--jobs 2")
-	@"$(PY)" -m tools.mutants $(MUTANT_ARGS)
+	@"$(PY)" -m tools.mutants $(MUTANT_ARGS) && $(DOCS)
 
 run: setup ## execute the notebooks, or one with NB=01, into build/ with an HTML index
 	@"$(PY)" -m scripts.run_notebooks $(NB)
 
 execute: setup ## re-execute one notebook in place and store its outputs: NB=01
-	@"$(PY)" -m scripts.run_notebooks --in-place $(NB)
+	@"$(PY)" -m scripts.run_notebooks --in-place $(NB) && $(DOCS)
 
-seeds: setup ## run one notebook with three seeds, write benchmarks/results: NB=01
-	@"$(PY)" -m scripts.run_seeds $(NB)
+seeds: setup ## measure with three seeds what is older than the code (NB=01: of one lesson)
+	@"$(PY)" -m scripts.run_seeds $(NB) && $(DOCS)
 
-sweep: setup ## compare the variants that a notebook lists, three seeds each: NB=04
-	@"$(PY)" -m scripts.run_sweep $(NB)
+sweep: setup ## the same for the variants that a notebook compares: NB=04
+	@"$(PY)" -m scripts.run_sweep $(NB) && $(DOCS)
+
+stale: setup ## list the stored results that are older than the code
+	@"$(PY)" -m tools.fingerprint
+
+drawings: setup ## write the lessons' drawings to assets/pictures
+	@"$(PY)" -m tools.drawings
 
 bench: setup ## time our steps against TRL's, 20 quiet minutes: BENCH="sft grpo" runs these
-	@"$(PY)" benchmarks/bench.py $(BENCH)
+	@"$(PY)" benchmarks/bench.py $(BENCH) && $(DOCS)
 
 lint: setup ## check style and formatting
 	@"$(PY)" -m ruff format --check . && "$(PY)" -m ruff check .
@@ -62,7 +73,7 @@ drift: setup ## check the GPU branch's calls against pinned and newest packages 
 	@"$(PY)" -m tools.drift $(DRIFT_ARGS)
 
 gpu-check: setup ## measure this GPU and run the notebooks under `small` on it (CHECK_ARGS=--smoke)
-	@"$(PY)" -m tools.gpu_check $(CHECK_ARGS)
+	@"$(PY)" -m tools.gpu_check $(CHECK_ARGS) && $(DOCS)
 
 badges: setup ## write the public address into notebooks and README: REPO=owner/name
 	@"$(PY)" -m scripts.stamp_badges "$(REPO)"

@@ -3,7 +3,7 @@
     python benchmarks/bench.py              # all sections, or: make bench
     python benchmarks/bench.py grpo ppo     # these two, or: make bench BENCH="grpo ppo"
     python benchmarks/bench.py --trl 1.16.0 # against another release of TRL than the pinned one
-    python benchmarks/bench.py --table      # print the table for the README
+    python benchmarks/bench.py --table      # print the tables of docs/speed.md
 
 Writes `benchmarks/results/bench.json` (`bench_newest.json` with `--trl`) after each section; those
 not run keep their numbers. Run it on a machine that does nothing else. `--quick` tests the code at
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", help=f"of {', '.join(MODULES)}; default all")
     parser.add_argument("--quick", action="store_true", help="toy sizes, to test the code")
     parser.add_argument("--trl", metavar="VERSION", help=f"for {', '.join(TRAINERS)} only")
-    parser.add_argument("--table", action="store_true", help="print the README's table and stop")
+    parser.add_argument("--table", action="store_true", help="print the tables and stop")
     parser.add_argument("--out", type=Path, help=f"default {RESULTS.relative_to(ROOT)}")
     parser.add_argument("--memory-of", nargs=3, metavar=("SECTION", "VARIANT", "FILE"))
     args = parser.parse_args()

@@ -1,8 +1,5 @@
-"""The README's tables, made from `bench.json` and nothing else."""
+"""The tables of docs/speed.md, made from `bench.json` and nothing else."""
 
-import re
-
-START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 # Section -> what is compared, with sizes from the results; the other variant; the target for time.
 COMPARED = {
     "sft": ("SFT, a step of {batch}", "TRL", 0.9),
@@ -171,15 +168,56 @@ def reached(results: dict) -> str:
     return "Time to a target, steps times median time:\n\n" + markdown(header, rows)
 
 
+def conclusions(results: dict) -> str:
+    """How many targets are met, which are not, and where the sampler gains least and most."""
+    rows = overview(results).splitlines()[2:]
+    met, missed = ("\n".join(rows).count(f"({word}: ") for word in ("met", "missed"))
+    found = [f"Targets met in this table: {met} of {met + missed}."]
+    late = [row.split("|")[1].strip() for row in rows if "(missed: " in row]
+    found += [f"Missed: {'; '.join(late)}."] if late else []
+    if "sampling" in results:
+        ratios = {}
+        for row in results["sampling"]["rows"]:
+            p = row["point"]
+            size = f"{p['prompts']} x {p['group_size']} completions, {p['prompt_tokens']} prompt"
+            size += f" tokens{'' if p['stop'] else ', none ends early'}"
+            ratios[size] = 1 / time_ratio(row, "ours", "generate")
+        least, most = (f(ratios, key=ratios.__getitem__) for f in (min, max))
+        found.append(
+            f"The sampler gives between {ratios[least]:.2f} times ({least}) and "
+            f"{ratios[most]:.2f} times ({most}) as many tokens a second as `generate`."
+        )
+    return " ".join(found)
+
+
+def shares(results: dict) -> str:
+    """One sentence: the time of our step or sampler as a share of the other's."""
+    times: dict[str, list[str]] = {}
+    for name, (what, other, target) in COMPARED.items():
+        if name in results and target:
+            ratio = time_ratio(results[name]["rows"][0], "ours", other)
+            times.setdefault(other, []).append(f"{what.split(',')[0].split(' {')[0]} {ratio:.2f}")
+    made: dict[str, set[str]] = {}  # machine -> dates
+    for section in results.values():
+        machine = f"{section['machine']['processor']}, {section['machine']['cores']} cores"
+        made.setdefault(machine, set()).add(section["date"])
+    where = "; ".join(f"{name}, {' and '.join(sorted(dates))}" for name, dates in made.items())
+    shown = "; ".join(
+        f"of {'`generate`' if other == 'generate' else other}'s: {', '.join(found)}"
+        for other, found in times.items()
+    )
+    return f"Time of a step as a share {shown} ({where})."
+
+
 def table(results: dict, newest: dict | None = None) -> str:
-    """Everything that stands in the README between the markers; ValueError without results.
+    """Every table of docs/speed.md; ValueError without results.
 
     newest: the sections measured against TRL's newest release.
     """
     if not results:
         raise ValueError("nothing has been measured yet: run `make bench` first")
     intro = "Median [quartiles]; a ratio below 1 is ours; the target stands in brackets."
-    parts = [overview(results), intro, circumstances(results)]
+    parts = [overview(results), intro, conclusions(results), circumstances(results)]
     if any(name in results for name in REACHED):
         parts.append(reached(results))
     if newest:
@@ -191,9 +229,3 @@ def table(results: dict, newest: dict | None = None) -> str:
         summary = "<details><summary>Over batch, length and size</summary>"
         parts += [summary, *details, "</details>"]
     return "\n\n".join(parts)
-
-
-def shown(readme: str) -> str | None:
-    """What a README has between the markers; None where it has none."""
-    found = re.search(rf"{START}\n(.*?)\n{END}", readme, re.DOTALL)
-    return found[1].strip() if found else None

@@ -1,1 +1,1 @@
-"""What keeps the workbook right: mutants, drift, truth, pins. Run as python -m tools.NAME."""
+"""What keeps the workbook right: mutants, truth, docs, drift, pins. Run as python -m tools.NAME."""

@@ -5,7 +5,7 @@
 
 Measured, with Qwen3-0.6B-Base: tokens per second and peak memory of sampling and of one GRPO step
 (LoRA, gradient checkpointing), beside what `engines.memory` computes. Then the notebooks run,
-and one row for the README's hardware table is printed. Everything goes to
+and its row of the table in docs/where.md is printed. Everything goes to
 benchmarks/results/gpu_check.json (with `--device cpu` to build/), whole or not at all. `--smoke`
 needs no download: random weights of the same shape, made-up data, two steps a loop. It tests the
 code and the speed, not the learning. Exit status 1 without a GPU, without weights, when memory
@@ -228,7 +228,7 @@ def machine(device: str) -> dict:
 
 
 def table_row(results: dict) -> str:
-    """Head and row of the README's hardware table, in Markdown."""
+    """Head and row of the table of GPUs in docs/where.md, in Markdown."""
     found, done = results["machine"], results["notebooks"]
     passed = sum(not run["failure"] for run in done)
     versions = results["versions"]

@@ -1,27 +1,33 @@
-"""Run the tests that carry a truth marker and print what each public function is checked against.
+"""Run the tests that carry a truth marker and store what each public function is checked against.
 
-Usage: python -m tools.truth [--markdown]
+Usage: python -m tools.truth   (or: make truth)
 
 `@pytest.mark.truth("dpo_loss", "trl", "gradient")` on a test says that it checks `dpo_loss` in two
 ways. The table has a row for each public loss, advantage, KL and log-prob function and a column
 for each kind of check. Advantages let no gradient through: there the column holds tests of that,
-or of the policy gradient that they make. Exit status 1 when a marked test does not pass, or when a
-cell is empty without a reason. With `--markdown` nothing but the table goes to stdout.
+or of the policy gradient that they make. The counts go to `benchmarks/results/truth.json`, from
+which `make docs` writes the table in docs/proofs.md. Nothing is stored, and the exit status is 1,
+when a marked test does not pass, or when a cell is empty without a reason.
 """
 
-import argparse
 import ast
-import contextlib
+import datetime
 import importlib
 import inspect
+import json
+import os
 import pkgutil
+import platform
 import sys
 from collections import Counter
 
 import pytest
 
 from scripts.run_notebooks import ROOT, use_fixed_env
-from utils import advantages, kl, logprobs, losses
+from scripts.whole_file import write_whole
+from utils import advantages, kl, logprobs, losses, profiles
+
+RESULTS = ROOT / "benchmarks" / "results" / "truth.json"
 
 Cell = tuple[str, str]  # function, kind
 
@@ -158,27 +164,73 @@ def table(outcomes: dict[Cell, Counter[str]]) -> str:
     return "\n".join(lines)
 
 
+def write_results(outcomes: dict[Cell, Counter[str]]) -> None:
+    """The tests that passed in each cell, and the markers they come from, by function and kind."""
+    markers, functions = marked_in_source(), {}
+    for function, kind in sorted(outcomes):
+        counts = {
+            "tests": outcomes[function, kind]["passed"],
+            "markers": markers[function, kind],
+        }
+        functions.setdefault(function, {})[kind] = counts
+    document = {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": profiles.versions(),
+        "functions": functions,
+    }
+    write_whole(RESULTS, json.dumps(document, indent=1) + "\n")
+
+
+def stored_counts(document: dict, key: str) -> Counter[Cell]:
+    """The "tests" or the "markers" of each cell in the stored results."""
+    return Counter(
+        {
+            (function, kind): counts[key]
+            for function, kinds in document["functions"].items()
+            for kind, counts in kinds.items()
+        }
+    )
+
+
+def stale(document: dict) -> list[str]:
+    """How the markers of the stored results differ from those in the tests' source."""
+    then, now = stored_counts(document, "markers"), marked_in_source()
+    return [
+        f"{function}, {kind}: {then[function, kind]} markers were run, "
+        f"{now[function, kind]} stand in the tests"
+        for function, kind in sorted(then | now)
+        if then[function, kind] != now[function, kind]
+    ]
+
+
+def stored_table(document: dict) -> str:
+    """The matrix of the stored results, with the date and what it was made with."""
+    tests, versions = stored_counts(document, "tests"), document["versions"]
+    made = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "trl"))
+    where = f"Run on {document['date']}: {document['machine']}, {made}."
+    return f"{table({cell: Counter(passed=n) for cell, n in tests.items()})}\n\n{where}"
+
+
 def main() -> int:
-    """Run the marked tests and print the table; 1 if a test or a cell is missing or failed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--markdown", action="store_true", help="print the table only")
-    args = parser.parse_args()
+    """Run the marked tests, print the table and store it; 1 if a test or a cell is not right."""
     use_fixed_env()
     recorder = Recorder()
-    elsewhere = (
-        contextlib.redirect_stdout(sys.stderr) if args.markdown else contextlib.nullcontext()
-    )
-    with elsewhere:
-        options = ["-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", str(ROOT / "tests")]
-        # The library is imported before pytest could rewrite the asserts of its plug-ins.
-        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-        status = pytest.main(options, plugins=[recorder])
+    options = ["-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", str(ROOT / "tests")]
+    # The library is imported before pytest could rewrite the asserts of its plug-ins.
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    status = pytest.main(options, plugins=[recorder])
     print(table(recorder.outcomes))
     counted = Counter({cell: sum(counts.values()) for cell, counts in recorder.outcomes.items()})
     missing = problems(counted)
     if missing:
         print("\nMissing or out of place:", *missing, sep="\n  ", file=sys.stderr)
-    return 1 if status or missing or not recorder.passed_everywhere() else 0
+    if status or missing or not recorder.passed_everywhere():
+        print("\nNothing was stored.", file=sys.stderr)
+        return 1
+    write_results(recorder.outcomes)
+    print(f"\nWrote {RESULTS.name}; `make docs` shows it in docs/proofs.md.")
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import bench
 import growth
@@ -11,8 +10,6 @@ import measuring
 import pytest
 import report
 import torch
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def spread(median):
@@ -222,6 +219,7 @@ def test_overview_says_ratio_and_target():
         "| 0.30 (met: 0.4) | 30 / 60 MB: 0.50 (met: 1) |" in text
     )
     assert "- sft, grpo: 2026-11-21, a chip, 2 cores, 2 threads, torch 2.13.0" in text
+    assert "Targets met in this table: 2 of 4. Missed: SFT, a step of 16 rows." in text
     assert "<details>" not in text
     assert "Against TRL" not in text
     newest = {"sft": section({"ours": 0.08, "TRL": 0.1})}
@@ -260,6 +258,32 @@ def test_samplers_are_compared_by_tokens_a_second():
     assert "| 32 | 8 | 40 | ends itself | 3,000 | 1,000 | 3.00 |" in text
 
 
+def test_conclusions_name_where_the_sampler_gains_least_and_most():
+    sizes = {"prompts": 32, "group_size": 8, "prompt_tokens": 40, "new_tokens": 48}
+    found = section({"ours": 1.0, "generate": 1.0}, point=sizes | {"stop": True})
+    slow = section({"ours": 1.0, "generate": 1.0}, point=sizes | {"stop": False})
+    found["rows"] += slow["rows"]
+    for row, rate in zip(found["rows"], (3000.0, 1500.0), strict=True):
+        row["variants"]["ours"]["tokens_per_second"] = spread(rate)
+        row["variants"]["generate"]["tokens_per_second"] = spread(1000.0)
+    size = "32 x 8 completions, 40 prompt tokens"
+    assert (
+        f"between 1.50 times ({size}, none ends early) and 3.00 times ({size}) as many"
+        in report.conclusions({"sampling": found})
+    )
+
+
+def test_shares_are_one_sentence():
+    results = {
+        "rm": section({"ours": 0.09, "TRL": 0.1}),
+        "ppo": section({"ours": 1.0, "TRL": 4.0}),
+    }
+    assert report.shares(results) == (
+        "Time of a step as a share of TRL's: reward model 0.90, PPO 0.25 "
+        "(a chip, 2 cores, 2026-11-21)."
+    )
+
+
 def test_vocabulary_update_and_growth_have_their_rows():
     head = {"positions": 1024, "vocabulary": 151_936, "width": 256}
     chunked = section({"chunked": 3.0, "naive": 2.0}, {"chunked": 300.0, "naive": 2000.0}, head)
@@ -284,15 +308,3 @@ def test_vocabulary_update_and_growth_have_their_rows():
 def test_a_table_of_nothing_is_refused():
     with pytest.raises(ValueError, match="make bench"):
         report.table({})
-
-
-def test_shown_is_what_stands_between_the_markers():
-    assert report.shown(f"a\n{report.START}\n\n| x |\n\n{report.END}\nb") == "| x |"
-    assert report.shown("a\nb") is None
-
-
-def test_the_readme_shows_the_measured_table():
-    shown = report.shown((ROOT / "README.md").read_text(encoding="utf-8"))
-    if shown is not None:
-        table = report.table(bench.load(bench.RESULTS), bench.load(bench.NEWEST_RESULTS))
-        assert shown == table, "bench.py --table prints it anew"

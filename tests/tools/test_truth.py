@@ -1,5 +1,7 @@
 """The matrix of `make truth`: no public function without its checks, no check without a row."""
 
+import json
+import re
 from collections import Counter
 
 import pytest
@@ -69,6 +71,48 @@ def test_the_table_shows_what_passed_failed_and_is_absent():
     number = tdpo[2].strip("— []")
     assert f"- [{number}] TRL 1.12 has no TDPO" in lines
     assert "1 failed, 3 passed" in row["`advantages.gae`"]
+
+
+def test_what_is_stored_is_what_is_shown_until_the_markers_change(tmp_path, monkeypatch):
+    cells = Counter({("gae", "loop"): 2, ("gae", "gradient"): 1, ("k1", "trl"): 1})
+    monkeypatch.setattr(truth, "RESULTS", tmp_path / "truth.json")
+    monkeypatch.setattr(truth, "marked_in_source", lambda: cells)
+    truth.write_results({cell: Counter(passed=10 * n) for cell, n in cells.items()})
+    document = json.loads(truth.RESULTS.read_text())
+    assert document["functions"]["gae"]["loop"] == {"tests": 20, "markers": 2}
+    text = truth.stored_table(document)
+    assert re.search(r"`advantages.gae` +\| 20 passed +\| MISSING +\| MISSING +\| 10 passed", text)
+    assert f"Run on {document['date']}: {document['machine']}, torch " in text
+    assert truth.stale(document) == []
+    cells[("gae", "loop")] = 3
+    cells[("k2", "loop")] = cells.pop(("k1", "trl"))
+    assert truth.stale(document) == [
+        "gae, loop: 2 markers were run, 3 stand in the tests",
+        "k1, trl: 1 markers were run, 0 stand in the tests",
+        "k2, loop: 0 markers were run, 1 stand in the tests",
+    ]
+
+
+@pytest.mark.parametrize("trouble", ["status", "cell", "skipped"])
+def test_nothing_is_stored_when_something_is_wrong(tmp_path, monkeypatch, capsys, trouble):
+    monkeypatch.setattr(truth, "RESULTS", tmp_path / "truth.json")
+    monkeypatch.setattr(truth, "use_fixed_env", lambda: None)
+    outcomes = {cell: Counter(passed=n) for cell, n in truth.marked_in_source().items()}
+
+    def run(options, plugins):
+        plugins[0].outcomes = outcomes
+        return 1 if trouble == "status" else 0
+
+    monkeypatch.setattr(truth.pytest, "main", run)
+    if trouble == "cell":
+        del outcomes["gae", "trl"]
+    if trouble == "skipped":
+        outcomes["gae", "trl"] = Counter(passed=1, skipped=1)
+    assert truth.main() == 1
+    assert "Nothing was stored." in capsys.readouterr().err and not truth.RESULTS.exists()
+    outcomes["gae", "trl"] = Counter(passed=1)
+    if trouble != "status":
+        assert truth.main() == 0 and truth.RESULTS.exists()
 
 
 TESTS = """
