@@ -1,4 +1,4 @@
-"""LoRA by hand: the layer, putting it into a model, merging it back."""
+"""LoRA by hand: the layer, putting it into a model, merging it back. Beside PEFT: docs/lora.md."""
 
 import math
 from collections.abc import Sequence
@@ -58,10 +58,10 @@ def inject_lora(
 ) -> nn.Module:
     """Freeze the model and wrap its linear layers of the given names; changes and returns it.
 
-    A name matches whole path components from the right, as in PEFT: `q_proj` is every layer's
-    q_proj, `0.self_attn.q_proj` the first layer's. Raises ValueError, before it changes anything,
-    when the model already has LoRA, a name matches no linear layer, or a weight to be wrapped is
-    shared with another module (a tied output head): merging would change both.
+    A name matches whole path components from the right: `q_proj` is every layer's q_proj,
+    `0.self_attn.q_proj` the first layer's. Raises ValueError, before it changes anything, when the
+    model already has LoRA, a name matches no linear layer, or a weight to be wrapped is shared with
+    another module (a tied output head): merging would change both.
     """
     if _adapters(model):
         raise ValueError("the model already has LoRA layers: call merge_lora(model) first")
@@ -92,7 +92,7 @@ def train_token_rows(model: nn.Module, token_ids: Sequence[int]) -> nn.Parameter
 
     LoRA freezes the embedding. The row of a control token that the base model never saw is useless,
     and with tied embeddings it is also the row that should predict the token: train it. The other
-    rows get no gradient (use no weight decay). PEFT calls this `trainable_token_indices`.
+    rows get no gradient (use no weight decay).
     """
     weight = model.get_input_embeddings().weight.requires_grad_(True)
     kept = torch.zeros(weight.shape[0], 1, device=weight.device, dtype=weight.dtype)

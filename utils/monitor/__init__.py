@@ -1,4 +1,7 @@
-"""Watching a reinforcement-learning run: KL controllers, a stop before NaN, health checks."""
+"""Watching a reinforcement-learning run: KL controllers, a stop before NaN, health checks.
+
+What the metrics are called in TRL's logs: docs/monitor.md.
+"""
 
 import copy
 import math
