@@ -14,9 +14,15 @@ COVERED = {
     *("utils/losses/dpo.py", "utils/losses/grpo.py", "relatives/dpo.py", "relatives/grpo.py"),
     *(f"utils/{name}.py" for name in ("arguments", "advantages", "kl", "forward", "logprobs")),
     *(f"utils/{name}.py" for name in ("rollout", "lora", "chat", "values", "evaluate")),
-    *("utils/monitor.py", "utils/health.py"),
+    *(f"utils/monitor/{name}.py" for name in ("__init__", "checks")),
     *(f"tasks/rewards/{name}.py" for name in ("extract", "gsm8k", "reasoning", "sales")),
-    *("tasks/sql/compare.py", "tasks/sql/task.py", "tasks/math.py", "tasks/identity.py"),
+    *(
+        "engines/resume.py",
+        "tasks/sql/compare.py",
+        "tasks/sql/task.py",
+        "tasks/math.py",
+        "tasks/identity.py",
+    ),
 }
 
 
