@@ -61,11 +61,11 @@ def run(
     leaves = [a.clone() if i in tensors else a for i, a in enumerate(case.args)]
     for i in grad_args:
         leaves[i].requires_grad_(True)
-    # Clones again: in-place work on a leaf would raise an error that teaches nothing here.
-    inputs = [a.clone() if i in tensors else a for i, a in enumerate(leaves)]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(torch.enable_grad())
+        # Clones again: in-place work on a leaf would raise an error that teaches nothing here.
+        inputs = [a.clone() if i in tensors else a for i, a in enumerate(leaves)]
+        stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(warnings.catch_warnings(action="ignore"))
         if quiet:
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))

@@ -17,13 +17,9 @@ def exercise(request):
 
 
 def differs(exercise, wrong):
-    return [
-        i
-        for i, case in enumerate(exercise.cases)
-        if not calls.same(
-            wrong.did(i), exercise.outcome(exercise.reference, case), atol=exercise.atol
-        )
-    ]
+    return not all(
+        calls.same(wrong.did(i), right, exercise.atol) for i, right in enumerate(exercise.wanted)
+    )
 
 
 def test_every_edit_changes_the_answer(exercise):
@@ -81,7 +77,9 @@ def test_not_attempted(exercise, stub):
 
 def test_works_under_no_grad(exercise):
     with torch.no_grad():
-        assert judge.verdict(exercise.reference, exercise).startswith("Correct")
+        fresh = replace(exercise, known={})
+        assert judge.verdict(exercise.answer, fresh).startswith("Correct")
+    assert judge.verdict(exercise.answer, fresh).startswith("Correct")
 
 
 def test_output_is_deterministic_and_the_global_random_state_untouched(exercise):
@@ -178,6 +176,30 @@ def test_nothing_that_is_handed_in_makes_the_checker_raise(exercise, fn, capsys)
     exercise(fn)
     assert capsys.readouterr().out.split("\n")[-2].strip()
     assert "Correct" not in judge.verdict(fn, exercise)
+
+
+class HostileFunction:
+    def __getattribute__(self, name):
+        raise RuntimeError("no")
+
+    def __call__(self, *args):
+        return None
+
+
+class HostileError(Exception):
+    def __str__(self):
+        raise RuntimeError("no")
+
+
+def raises_a_hostile_error(*args):
+    raise HostileError
+
+
+def test_not_even_what_fails_when_it_is_looked_at(capsys):
+    for fn in (HostileFunction(), raises_a_hostile_error):
+        check.k3(fn)
+        out = capsys.readouterr().out
+        assert out == "Not yet. This cannot be judged: RuntimeError when looking at it.\n"
 
 
 def test_interrupting_still_works():
@@ -424,3 +446,8 @@ def test_a_long_result_is_shown_where_it_differs():
         "Not yet. The result differs from the right one. On x = torch.arange(15.0).view(3, 5) you "
         "returned 14.5000 at [1, 2] of result 2; expected 14.0000 (1 of 15 numbers differ)."
     )
+
+
+def test_a_difference_beyond_the_fourth_decimal_is_shown():
+    out = small(lambda a, b, c: product(a, b, c) * 0 + 3e-5, reference=lambda a, b, c: a[0] * 0)
+    assert out.endswith("you returned 0.00003000; expected 0.00000000."), out
