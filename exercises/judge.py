@@ -204,11 +204,12 @@ def verdict(fn: Callable, exercise: Exercise) -> str:
                 said = " ".join(names)
             elif outcome.error:
                 return f"Not yet. {raised(fn, outcome.error, case.text, exercise.hints)}"
+            elif complaint := structure(outcome, right):
+                return f"Not yet. {complaint} On {case.text}."
             else:
-                said = structure(outcome, right) or "The result differs from the right one."
-            return (
-                f"Not yet. {said} On {case.text} {first_difference(outcome, right, exercise.atol)}"
-            )
+                said = "The result differs from the right one."
+            numbers = first_difference(outcome, right, exercise.atol)
+            return f"Not yet. {said} On {case.text} {numbers}"
     for outcome, right in zip(got, want, strict=True):
         if complaint := structure(outcome, right):
             return f"Not yet. {complaint}"

@@ -42,6 +42,8 @@ r subtracted instead of added: yours goes below 0. r has one sign inside exp, th
     - 1 + r -> + 1 + r
 exp missing: -r - 1 + r is -1 everywhere. {_K3}
     torch.exp(-r) -> -r
+Weighted by the probability: the tokens were drawn with it already. {_K3}
+    torch.exp(-r) - 1 + r -> logprobs.exp() * r
 One number per token, not their mean or sum: the same shape as the log-probs.
     torch.exp(-r) - 1 + r -> (torch.exp(-r) - 1 + r).mean() | (torch.exp(-r) - 1 + r).sum()
     torch.exp(-r) - 1 + r -> (torch.exp(-r) - 1 + r).mean(-1) | (torch.exp(-r) - 1 + r).sum(-1)
@@ -104,8 +106,10 @@ Sum instead of mean: divide by the number of samples.
     .mean(0) -> .sum(0)
 Divided by the number of tokens: divide by the number of samples.
     .mean(0) -> .sum(0) / len(logits)
-Averaged over everything: one number per token of the vocabulary, (V,).
-    .mean(0) -> .mean()
+Averaged over the vocabulary: the result is one number per token of the vocabulary, (V,).
+    .mean(0) -> .mean() | .mean(1)
+Mean weight times mean direction: multiply sample by sample, then take the mean.
+    (weights[:, None] * directions).mean(0) -> weights.mean() * directions.mean(0)
 Sign flipped: that is the gradient of a loss, to go down. Asked for is that of the expected reward,
 to go up.
     return ( -> return -(
@@ -137,4 +141,5 @@ reinforce_gradient = Exercise(
     mistakes=_REINFORCE_MISTAKES,
     cases=list(_reinforce_cases()),
     success="equal to the gradient by autograd",
+    hints={"must match the size": "weights is (n,) and directions (n, V): weights[:, None]."},
 )

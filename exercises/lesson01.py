@@ -41,7 +41,8 @@ completion tokens of the batch at once.
 Summed over each sequence, averaged over sequences: {_DIVIDE}
     / kept.sum() -> / len(kept)
 No shift by one: {_SHIFT}
-    logits[:, :-1], labels[:, 1:] -> logits, labels
+    logits[:, :-1], labels[:, 1:] -> logits, labels | logits[:, :-1], labels[:, :-1]
+    logits[:, :-1], labels[:, 1:] -> logits[:, 1:], labels[:, 1:]
 Shifted the wrong way: your logits have already seen the token they score. {_SHIFT}
     logits[:, :-1], labels[:, 1:] -> logits[:, 1:], labels[:, :-1]
 Shifted twice: logits at t predict the label at t + 1.

@@ -81,6 +81,8 @@ No recursion: you return delta, whatever lam is. {_RECURSION}
     deltas[:, t] + gamma * lam * after -> deltas[:, t]
 The recursion runs forward: start at the last token. {_RECURSION}
     reversed(range(deltas.shape[1])) -> range(deltas.shape[1])
+Last token left out: the loop starts at T - 1, where nothing follows. {_RECURSION}
+    reversed(range(deltas.shape[1])) -> reversed(range(deltas.shape[1] - 1))
 The recursion adds delta_(t+1) instead of advantage_(t+1). {_RECURSION}
     gamma * lam * after -> gamma * lam * F.pad(deltas, (0, 1))[:, t + 1]
 Order of the tokens reversed: a list built from the last token to the first has to be turned around.
@@ -102,6 +104,9 @@ Advantages and returns swapped: return (advantages, returns), in this order.
 Advantages whitened: that is a step of its own, after GAE.
     return result, -> return (result - result[mask > 0].mean()) / result[mask > 0].std(),
     return result, -> return (result - result.mean()) / result.std(),
+    return result, -> result = (result - result.mean()) / result.std(); return result,
+    return result, -> kept = result[mask > 0]; result = (result - kept.mean()) / kept.std();
+        return result,
 """
 
 

@@ -65,6 +65,8 @@ Too much added to the std: that damps groups that differ little. It is {_EPS}.
 The constant stands under the root: it is added to the std, not to the variance.
     groups.std(1, keepdim=True) -> (groups.var(1, keepdim=True) + 1e-4).sqrt() ; std + 1e-4 -> std
     groups.std(1, keepdim=True) -> (groups.var(1, keepdim=True) + 1e-8).sqrt() ; std + 1e-4 -> std
+Advantages in another order than the rewards: the first group_size belong to the first prompt.
+    result.flatten() -> result.T.flatten()
 Sign flipped: a reward above the mean has a positive advantage.
     groups - mean -> mean - groups
 """

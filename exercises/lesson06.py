@@ -45,7 +45,7 @@ Normalised weights: here they are neither divided by their sum nor by their mean
 One weight for the whole completion (the product over its tokens): here each token has its own.
     .detach() -> .detach() * mask ; gap.exp() -> gap.sum(1, keepdim=True).expand_as(gap).exp()
 Padding has a weight: multiply by the mask.
-    weights * mask -> weights
+    weights * mask -> weights | (gap * mask).exp().clamp(max=limit)
 """
 
 

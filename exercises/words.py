@@ -71,7 +71,8 @@ def raised(fn: Callable, error: BaseException, text: str, hints: Mapping[str, st
     said = f"{type(error).__name__}: {error}"
     file = getattr(getattr(fn, "__code__", None), "co_filename", None)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
-    where = f" in the line `{frames[-1].line}`" if frames and frames[-1].line else ""
+    line = frames[-1].line or "" if frames else ""
+    where = f" in the line `{line}`" if 0 < len(line) <= 100 else ""
     meaning = [hint for part, hint in hints.items() if part in said]
     return " ".join([f"Your function raised {said}{where}. On {text}.", *meaning])
 

@@ -339,7 +339,11 @@ def test_going_backward_inside():
         (lambda a, b, c: product(a, b, c).item(), "Return a tensor, not a Python float: no gradie"),
         (lambda a, b, c: product(a, b, c)[None], "Wrong shape: expected (), you returned (1,)."),
         (lambda a, b, c: (product(a, b, c), 1), "Return 1 value(s), not 2."),
-        (lambda a, b, c: "loss", "Return a tensor, not a Python str"),
+        (
+            lambda a, b, c: "loss",
+            f"Return a tensor, not a Python str: no gradient flows through a str. {CASE}.",
+        ),
+        (lambda a, b, c: a * b, f"Wrong shape: expected (), you returned (2,). {CASE}."),
         (lambda a, b: a, "Your function takes (a, b); it is called with (a, b, c)."),
         (product(*(torch.ones(1),) * 3), "Pass the function itself, not a Tensor"),
         (lambda a, b, c: a @ torch.ones(3), "Your function raised RuntimeError: "),

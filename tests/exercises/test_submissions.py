@@ -132,6 +132,10 @@ def answer(chosen_scores, chosen_mask, rejected_scores, rejected_mask):
     rejected = rejected_scores.gather(1, rejected_mask.sum(1, keepdim=True))
     return -F.logsigmoid(chosen - rejected).mean()
 """
+NO_COLUMN = """
+def answer(logits, actions, rewards, baseline):
+    return ((rewards - baseline) * (F.one_hot(actions, len(logits)) - logits.softmax(0))).mean(0)
+"""
 SQUARE = """
 def answer(rewards, group_size):
     groups = rewards.view(group_size, group_size)
@@ -146,6 +150,11 @@ def answer(rewards, group_size):
         ("sft_loss", ONE_HOT, "-100 is no token id"),
         ("sft_loss", OTHER_IGNORED, "-100 is no token id"),
         ("sft_loss", SHIFTED_ONLY, "cross_entropy wants (N, V) and (N,)"),
+        (
+            "reinforce_gradient",
+            NO_COLUMN,
+            "weights is (n,) and directions (n, V): weights[:, None].",
+        ),
         ("dpo_loss", TOKENS_MINUS_SUMS, "sum the token log-probs of each row first, dim=1."),
         ("bradley_terry_loss", AFTER_THE_END, "stands at position mask.sum(1) - 1."),
         ("group_advantages", SQUARE, "rewards.view(-1, group_size) is (Q, G)"),

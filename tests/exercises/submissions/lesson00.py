@@ -60,6 +60,7 @@ _WRONG_K3 = [
     (K3_VALUE, "r.exp() - 1 + r", "Minus lost inside exp"),
     (K3_VALUE, "torch.exp(-r) + 1 + r", "1 added instead of"),
     (K3_VALUE, "(torch.exp(-r) - 1 + r).mean()", "One number per token"),
+    (K3_VALUE, "logprobs.exp() * r", "Weighted by the probability"),
     (K3_VALUE, "(torch.exp(-r) - 1 + r).sum(-1)", "One number per token"),
 ]
 
@@ -81,7 +82,13 @@ _WRONG_REINFORCE = [
     ("logits.softmax(0)", "logits", "Logits in place"),
     ("logits.softmax(0)", "logits.sigmoid()", "Sigmoid in place"),
     ("logits.softmax(0)", "logits.exp() / logits.exp().sum()", "exp of the logits overflows"),
-    (".mean(0)", ".mean()", "Averaged over everything"),
+    (".mean(0)", ".mean()", "Averaged over the vocabulary"),
+    (".mean(0)", ".mean(1)", "Averaged over the vocabulary"),
+    (
+        "(weights[:, None] * (one_hot - probs)).mean(0)",
+        "weights.mean() * (one_hot - probs).mean(0)",
+        "Mean weight times",
+    ),
     (".mean(0)", ".sum(0) / len(logits)", "Divided by the number of tokens"),
 ]
 

@@ -189,7 +189,17 @@ def softmax_log_small(logits, labels):
     return softmax_log(logits, labels, epsilon=1e-12)
 
 
+def neither_shifted(logits, labels):
+    return cross_entropy(logits[:, :-1], labels[:, :-1])
+
+
+def both_shifted(logits, labels):
+    return cross_entropy(logits[:, 1:], labels[:, 1:])
+
+
 SFT_MISTAKES = [
+    (neither_shifted, "No shift by one"),
+    (both_shifted, "No shift by one"),
     (mask_ignored, "Mask ignored"),
     (mask_from_the_token_before, "Mask not shifted"),
     (mean_over_all, "Mean over all positions"),

@@ -187,6 +187,14 @@ _WRONG = [
         "return (advantages - advantages.mean()) / advantages.std(), advantages + values",
         "Advantages whitened",
     ),
+    (ANSWER, "reversed(range(T))", "reversed(range(T - 1))", "Last token left out"),
+    (
+        ANSWER,
+        RETURN,
+        """advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    return advantages, advantages + values""",
+        "Advantages whitened",
+    ),
     (ANSWER, "rewards[:, t] + gamma", "rewards[0, t] + gamma", "Rewards of row 0"),
     (
         ANSWER,
@@ -210,7 +218,6 @@ _MUTANTS = [
     (ANSWER, "rewards * mask", "mask"),
     (ANSWER, "torch.zeros(len(rewards))", "torch.ones(len(rewards))"),
     (ANSWER, "reversed(range(T))", "reversed(range(1, T))"),
-    (ANSWER, "reversed(range(T))", "reversed(range(T - 1))"),
     (ANSWER, "values[:, t + 1] if", "values[:, t + 1].mean() if"),
     (ANSWER, "values[:, t + 1] if", "values[:, -1] if"),
     (ANSWER, "t + 1 < T", "t + 1 > T"),

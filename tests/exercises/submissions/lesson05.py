@@ -117,6 +117,7 @@ ADVANTAGE_MISTAKES = [
         "keepdim=True missing",
     ),
     (ADVANTAGES, MEAN, "groups.mean(dim=1)", "keepdim=True missing"),
+    (ADVANTAGES, "advantages.view(-1)", "advantages.T.flatten()", "Advantages in another order"),
     (ADVANTAGES, STD, "groups.std(dim=1)", "keepdim=True missing"),
     (
         ADVANTAGES,
@@ -139,7 +140,6 @@ ADVANTAGE_MUTANTS = [
     (RESULT, "groups.softmax(1)"),
     (RESULT, "(groups - mean) * (std + 1e-4)"),
     (RESULT, "((groups - mean) / (std + 1e-4)).clamp(-1, 1)"),
-    ("advantages.view(-1)", "advantages.T.flatten()"),
     ("advantages.view(-1)", "advantages.flip(0).flatten()"),
 ]
 

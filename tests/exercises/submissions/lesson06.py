@@ -49,6 +49,7 @@ _WRONG = [
         "One weight for the whole completion",
     ),
     (f"{RATIO}.clamp(max=limit)", "Padding has a weight"),
+    (f"({GAP} * mask).exp().clamp(max=limit)", "Padding has a weight"),
     (f"{RATIO}.clamp(max=limit) * mask", "The value is right, but a gradient flows into logprobs"),
 ]
 
