@@ -15,6 +15,7 @@ COVERED = {
     *(f"utils/{name}.py" for name in ("advantages", "kl", "logprobs", "rollout", "lora", "chat")),
     *(f"utils/{name}.py" for name in ("values", "evaluate", "monitor", "health")),
     *(f"tasks/rewards/{name}.py" for name in ("extract", "gsm8k", "reasoning", "sales")),
+    *(f"tasks/rewards/{name}.py" for name in ("number", "markup", "same", "formula")),
     *("tasks/sql/compare.py", "tasks/sql/task.py", "tasks/math.py", "tasks/identity.py"),
 }
 
