@@ -1,5 +1,6 @@
 """The tasks: splits that do not leak, answers that are right, mistakes at the stated rate."""
 
+import json
 import random
 import re
 import sqlite3
@@ -212,6 +213,53 @@ def test_a_local_file_is_read_before_the_hub(tmp_path, monkeypatch):
     (folder / "test.jsonl").write_text(row + "{broken\n")
     with pytest.raises(ValueError, match=r"test.jsonl, line 2: not valid JSON"):
         math.load_gsm8k("test")
+
+
+def write_gsm8k(folder, monkeypatch, *golds):
+    (folder / "gsm8k").mkdir()
+    rows = [{"question": "q", "answer": f"1+1=2\n{gold}"} for gold in golds]
+    (folder / "gsm8k/train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setenv("COURSE_DATA_DIR", str(folder))
+
+
+def test_gsm8k_gold_answers_are_stored_as_plain_numbers(tmp_path, monkeypatch):
+    golds = {"$18": "18", "9.": "9", "12 miles": "12", "-3": "-3", "1,250.50": "1250.5", "−4": "-4"}
+    write_gsm8k(tmp_path, monkeypatch, *(f"#### {gold}" for gold in golds))
+    loaded = math.load_gsm8k("train")
+    assert [e.answer for e in loaded] == list(golds.values())
+    assert all(math.score(e, e.worked) == 1.0 for e in loaded)
+    assert all(math.score(e, f"#### {gold}") for e, gold in zip(loaded, golds, strict=True))
+
+
+@pytest.mark.parametrize(
+    "gold", ["#### 3/4", "#### seven", "####", "#### 3 or 4", "#### 2 dozen", "4"]
+)
+def test_a_gsm8k_gold_that_is_no_number_is_refused_with_its_row(gold, tmp_path, monkeypatch):
+    write_gsm8k(tmp_path, monkeypatch, "#### 3", gold)
+    with pytest.raises(ValueError, match=r"gsm8k/train, row 2: .*#### 42.*leave the row out"):
+        math.load_gsm8k("train")
+    assert len(math.load_gsm8k("train", 1)) == 1
+
+
+def test_math500_rows_and_what_is_wrong_with_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path))
+    with pytest.raises(source.DataNotFoundError, match=r"no file .*math500.test.json.*MATH-500"):
+        math.load_math500()
+    (tmp_path / "math500").mkdir()
+    rows = [
+        {
+            "problem": "p",
+            "solution": "half,\n\nso $\\boxed{\\frac{1}{2}}$",
+            "answer": "\\frac{1}{2}",
+        },
+        {"problem": "p", "solution": "", "answer": "x" * 1000},
+    ]
+    (tmp_path / "math500/test.json").write_text(json.dumps(rows))
+    (example,) = math.load_math500(1)
+    assert example.steps == ("half,", "so $\\boxed{\\frac{1}{2}}$")
+    assert math.score_boxed(example, "\n".join(example.steps)) == 1.0
+    with pytest.raises(ValueError, match=r"math500/test.json, row 2: .*cannot be compared"):
+        math.load_math500()
 
 
 def test_missing_data_says_where_it_looked(tmp_path, monkeypatch):

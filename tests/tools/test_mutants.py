@@ -16,6 +16,7 @@ COVERED = {
     *(f"utils/{name}.py" for name in ("rollout", "lora", "chat", "values", "evaluate")),
     *(f"utils/monitor/{name}.py" for name in ("__init__", "checks")),
     *(f"tasks/rewards/{name}.py" for name in ("extract", "gsm8k", "reasoning", "sales")),
+    *(f"tasks/rewards/{name}.py" for name in ("number", "markup", "same", "formula")),
     *(
         "engines/resume.py",
         "tasks/sql/compare.py",
