@@ -315,6 +315,8 @@ def test_a_pair_that_is_labelled_both_ways_is_left_out():
         ({"prompt": "Ask", **ASKED, "score_chosen": "good"}, "score_chosen must be a number.*good"),
         ({"prompt": "Ask", **ASKED, "score_rejected": [1]}, "score_rejected must be a number"),
         ({"prompt": "Ask", **ASKED, "history": ["ab"]}, "row 2: expected pairs of texts.*'ab'"),
+        ({"prompt": "Ask", **ASKED, "history": [["a", None]]}, "pairs of texts.*'a', None"),
+        ({"prompt": "Ask", **ASKED, "history": [["a"]]}, "pairs of texts"),
         ({"prompt": "Ask", **ASKED, "system": 5}, "row 2: expected a text or a list"),
     ],
 )
