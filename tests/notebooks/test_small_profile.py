@@ -17,6 +17,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForSeq
 from tools import gpu_check
 from utils import models
 
+pytestmark = [pytest.mark.notebooks, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES_BEFORE = {
@@ -69,7 +70,6 @@ def sample_data(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("notebook", "base"), CASES, ids=[f"{path.stem}-{base}" for path, base in CASES]
 )
@@ -101,7 +101,6 @@ def test_notebook_runs_under_small(
     assert saved - given or notebook.stem in TRAINS_NOTHING
 
 
-@pytest.mark.slow
 def test_lesson_06_runs_under_qwen3_4b_with_its_own_data(random_base, tmp_path, monkeypatch):
     """The profile's data, template and sizes; on a CPU transformers stands in for Unsloth."""
     rows = {
