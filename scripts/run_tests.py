@@ -1,6 +1,6 @@
 """Check formatting, lint, unit tests and every notebook; run all of them even if one fails.
 
-With --no-notebooks (`make check`) only what needs no notebook runs, the unit tests on several cores.
+With --no-notebooks (`make check`) only what needs no notebook runs, on several cores.
 """
 
 import argparse
