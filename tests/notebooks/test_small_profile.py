@@ -16,6 +16,7 @@ from transformers import Qwen2Config
 
 from tools import small_profile
 
+pytestmark = [pytest.mark.notebooks, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES_BEFORE = {
@@ -79,7 +80,6 @@ def execute(monkeypatch):
     return run
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("notebook", "made"), CASES, ids=[f"{path.stem}-{made}" for path, made in CASES]
 )
@@ -94,7 +94,6 @@ def test_notebook_runs_under_small(notebook, made, request, execute, sample_data
     assert saved or notebook.stem in TRAINS_NOTHING
 
 
-@pytest.mark.slow
 def test_lesson_06_runs_under_qwen3_4b_with_its_own_data(random_qwen3, execute, tmp_path):
     """The profile's data, template and sizes; on a CPU transformers stands in for Unsloth."""
     rows = {
