@@ -3,6 +3,6 @@
 from beartype import BeartypeConf, beartype
 
 MODULES = [
-    f"utils.{name}" for name in ("forward", "logprobs", "kl", "advantages", "values", "losses")
+    f"utils.{name}" for name in "forward logprobs kl advantages values losses rollout cache".split()
 ]
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float too

@@ -13,7 +13,7 @@ COVERED = {
     *(f"utils/losses/{name}.py" for name in ("policy", "preference", "supervised", "relatives")),
     *(f"utils/losses/{name}.py" for name in ("dpo", "dpo_variants", "grpo", "grpo_variants")),
     *(f"utils/{name}.py" for name in ("arguments", "advantages", "kl", "forward", "logprobs")),
-    *(f"utils/{name}.py" for name in ("rollout", "lora", "chat", "values", "evaluate")),
+    *(f"utils/{name}.py" for name in ("rollout", "cache", "lora", "chat", "values", "evaluate")),
     *("utils/monitor.py", "utils/health.py"),
     *(f"tasks/rewards/{name}.py" for name in ("extract", "gsm8k", "reasoning", "sales")),
     *("tasks/sql/compare.py", "tasks/sql/task.py", "tasks/math.py", "tasks/identity.py"),
