@@ -69,4 +69,4 @@ badges: setup ## write the public address into notebooks and README: REPO=owner/
 
 clean: ## remove build/ and caches; .venv and runs/ stay
 	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info
-	find utils tasks exercises engines scripts tools tests notebooks '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
+	find utils relatives tasks exercises engines scripts tools tests notebooks '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +

@@ -15,8 +15,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-# The shape annotations of `utils` are checked at every call, in tests only. The hook has to stand
-# before the first import of it. The engines' environment has no beartype.
+# Shape annotations are checked at every call, in tests only. The hook has to stand before the first
+# import of what it checks. The engines' environment has no beartype.
 if importlib.util.find_spec("beartype"):
     from checked import MODULES
 

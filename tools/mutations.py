@@ -101,7 +101,7 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ),
         ],
     ),
-    "utils/losses/dpo_variants.py": (
+    "relatives/dpo.py": (
         (*PAIRS, "parity/test_trl_dpo.py"),
         [
             ("sign", "z = beta * (chosen - rejected)", "z = beta * (rejected - chosen)"),
@@ -120,17 +120,16 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ("sign", "-(1 - label_smoothing) *", "-(1 + label_smoothing) *"),
             ("sign", "(as_labelled - flipped)", "(as_labelled + flipped)"),
             ("constant", "(1 - 2 * label_smoothing)", "(1 - label_smoothing)"),
-            ("mean/sum", "loss = losses.mean()", "loss = losses.sum()"),
+            (
+                "mean/sum",
+                "flipped\n    loss = losses.mean()",
+                "flipped\n    loss = losses.sum()",
+            ),
             (
                 "arguments",
-                "beta * chosen.detach(), beta * rejected.detach()",
-                "chosen.detach(), rejected.detach()",
+                "losses.mean()\n    return loss, pair_metrics(loss, beta * chosen.detach(), beta *",
+                "losses.mean()\n    return loss, pair_metrics(loss, chosen.detach(), beta *",
             ),
-        ],
-    ),
-    "utils/losses/relatives.py": (
-        (*PAIRS, "parity/test_trl_dpo.py"),
-        [
             ("sign", "nll - beta * F", "nll + beta * F"),
             ("sign", "mean - (-torch", "mean + (-torch"),
             ("arguments", "nll = -chosen.mean()", "nll = -rejected.mean()"),
@@ -150,7 +149,11 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
                 "undesirable_weight * torch.sigmoid",
                 "desirable_weight * torch.sigmoid",
             ),
-            ("mean/sum", "loss = losses.mean()", "loss = losses.sum()"),
+            (
+                "mean/sum",
+                "loss = losses.mean()\n    reward",
+                "loss = losses.sum()\n    reward",
+            ),
             ("condition", "reward[~desirable]", "reward[desirable.roll(1)]"),
             ("detach", "chosen_kl=chosen_kl.detach()", "chosen_kl=chosen_kl"),
             ("sign", "(rejected_kl - chosen_kl)", "(rejected_kl + chosen_kl)"),
@@ -180,7 +183,7 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ("condition", "clipped < unclipped", "clipped != unclipped"),
         ],
     ),
-    "utils/losses/grpo_variants.py": (
+    "relatives/grpo.py": (
         ("utils/test_grpo_loss.py", "parity/test_edges.py", "parity/test_trl_grpo.py"),
         [
             ("sign", "= -torch.min(", "= torch.min("),

@@ -20,6 +20,7 @@ from collections import Counter
 
 import pytest
 
+from relatives import dpo, grpo
 from scripts.run_notebooks import ROOT, use_fixed_env
 from utils import advantages, kl, logprobs, losses
 
@@ -68,6 +69,10 @@ def public_functions() -> dict[str, str]:
         for name in vars(importlib.import_module(f"{losses.__name__}.{module.name}")):
             if name.endswith("_loss") and not name.startswith("_"):
                 found.setdefault(name, f"losses.{module.name}.{name}")
+    for family in (dpo, grpo):
+        for name in vars(family):
+            if name.endswith("_loss"):
+                found[name] = f"{family.__name__}.{name}"
     for module in (advantages, kl, logprobs):
         for name, member in inspect.getmembers(module, inspect.isfunction):
             if member.__module__ == module.__name__ and not name.startswith("_"):

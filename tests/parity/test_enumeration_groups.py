@@ -10,6 +10,7 @@ import pytest
 import torch
 from policy_table import BEFORE, CLOSE, COMPLETIONS, MASK, STATES, Problem, kl_of_states
 
+from relatives.grpo import grpo_variant_loss
 from utils.advantages import STD_EPS, group_advantages, reinforce_pp_advantages, rloo_advantages
 from utils.kl import sequential_kl
 from utils.logprobs import entropy, masked_sum
@@ -17,7 +18,6 @@ from utils.losses import (
     clipped_policy_loss,
     clipped_value_loss,
     grpo_loss,
-    grpo_variant_loss,
 )
 
 torch.set_num_threads(1)

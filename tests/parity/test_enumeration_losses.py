@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from relatives.dpo import dpo_variant_loss
 from utils.forward import shared_prompt
 from utils.logprobs import (
     completion_logits,
@@ -14,7 +15,7 @@ from utils.logprobs import (
     gather_logprobs,
     token_logprobs,
 )
-from utils.losses import bradley_terry_loss, dpo_loss, dpo_variant_loss, sft_loss
+from utils.losses import bradley_terry_loss, dpo_loss, sft_loss
 
 torch.set_num_threads(1)
 CLOSE = {"atol": 1e-12, "rtol": 1e-10}

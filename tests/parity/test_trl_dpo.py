@@ -14,8 +14,9 @@ from trl import DPOTrainer, KTOTrainer
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 
+from relatives.dpo import dpo_variant_loss, kto_loss, orpo_loss, simpo_loss
 from utils.logprobs import align, masked_sum, token_logprobs
-from utils.losses import dpo_loss, dpo_variant_loss, kto_loss, orpo_loss, simpo_loss
+from utils.losses import dpo_loss
 
 torch.set_num_threads(1)
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}

@@ -11,10 +11,11 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+from relatives.grpo import grpo_variant_loss
 from utils.advantages import group_advantages, reinforce_pp_advantages, rloo_advantages
 from utils.kl import k2
 from utils.logprobs import masked_mean
-from utils.losses import grpo_loss, grpo_variant_loss
+from utils.losses import grpo_loss
 
 torch.set_num_threads(1)
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}

@@ -11,6 +11,7 @@ import torch
 from checked import MODULES
 from torch import Tensor
 
+from relatives.grpo import grpo_variant_loss
 from utils import advantages, arguments, kl, losses, values
 from utils import logprobs as lp
 
@@ -56,7 +57,7 @@ X, ROW, ONES = torch.zeros(2, 3), torch.zeros(2), torch.ones(2, 3)
 WRONG = {
     "rows": lambda: losses.grpo_loss(X, X, torch.zeros(3), ONES),
     "one row": lambda: losses.grpo_loss(X, X[:1], ROW, ONES),
-    "a mask of columns": lambda: losses.grpo_variant_loss(X, X, ROW, ONES[:, :1]),
+    "a mask of columns": lambda: grpo_variant_loss(X, X, ROW, ONES[:, :1]),
     "pairs": lambda: losses.dpo_loss(ROW, ROW, ROW[:, None], ROW),
     "tokens": lambda: losses.clipped_policy_loss(X, X, ROW, ONES),
     "labels that are no integers": lambda: losses.sft_loss(torch.zeros(2, 3, 4), ONES),

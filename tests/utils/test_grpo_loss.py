@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.losses import clipped_policy_loss, grpo_loss, grpo_variant_loss
+from relatives.grpo import grpo_variant_loss
+from utils.losses import clipped_policy_loss, grpo_loss
 
 torch.set_num_threads(1)
 LOSS_TYPES = ["grpo", "bnpo", "dapo", "dr_grpo"]

@@ -1,4 +1,4 @@
-"""Direct preference optimisation. What its successors change: `losses.dpo_variants`."""
+"""Direct preference optimisation. What its successors change: `relatives.dpo`."""
 
 import torch.nn.functional as F
 from jaxtyping import Float

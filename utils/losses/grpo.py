@@ -1,4 +1,4 @@
-"""The loss of GRPO. The averages, ratios and clips of its successors: `losses.grpo_variants`."""
+"""The loss of GRPO. The averages, ratios and clips of its successors: `relatives.grpo`."""
 
 import torch
 from jaxtyping import Float, Shaped

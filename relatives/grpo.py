@@ -1,4 +1,7 @@
-"""What the successors of GRPO change in its loss: the ratio, the clip, the average over tokens."""
+"""What the successors of GRPO change in its loss: the ratio, the clip, the average over tokens.
+
+Lessons 05 and 07. Metrics, completions that are masked out, and TRL: docs/losses.md.
+"""
 
 import torch
 from jaxtyping import Float, Shaped
