@@ -439,14 +439,14 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ("arguments", "stop_ids or stop_token_ids(tokenizer)", "stop_token_ids(tokenizer)"),
             (
                 "arguments",
-                "chances[i : i + per_chunk], temperature",
-                "chances[:per_chunk], temperature",
+                "chances[i : i + size], temperature",
+                "chances[:size], temperature",
             ),
             ("term", "model.train(training)", "model.train()"),
             ("condition", "if logprobs.isnan().any():", "if logprobs.isnan().all():"),
-            ("off by one", "(lengths - finished.long())", "lengths"),
+            ("off by one", "(mask.sum(1) - finished.long())", "mask.sum(1)"),
             ("mask", "completion_ids.masked_fill(~mask, pad_id)", "completion_ids"),
-            ("mask", "logprobs[:, :width].masked_fill(~mask, 0.0)", "logprobs[:, :width]"),
+            ("mask", "logprobs=logprobs.masked_fill(~mask, 0.0)", "logprobs=logprobs"),
             ("condition", "longest + max_new_tokens > context", "longest > context"),
             (
                 "arguments",

@@ -75,32 +75,28 @@ def sample(
     chances = torch.zeros(shape, dtype=torch.float64, device=device)
     if temperature > 0:  # one for each token, whatever rows run together
         chances = 1 - chances.uniform_(generator=generator)  # in (0, 1]
-    per_chunk = max(1, max_batch // group_size)  # prompts
-    starts = range(0, len(ids), per_chunk)
+    size = max(1, max_batch // group_size)  # prompts decoded at once
     training = model.training
     model.eval()
     try:
         chunks = [
-            _decode(model, ids[i : i + per_chunk], chances[i : i + per_chunk], temperature, stops)
-            for i in tqdm(starts, desc=progress, disable=progress is None, leave=False)
+            _decode(model, ids[i : i + size], chances[i : i + size], temperature, stops)
+            for i in tqdm(range(0, len(ids), size), progress, disable=progress is None, leave=False)
         ]
     finally:
         model.train(training)
     completion_ids, logprobs = (torch.cat(parts) for parts in zip(*chunks, strict=True))
-    if logprobs.isnan().any():
-        raise FloatingPointError("the model's logits are NaN: look at its weights and its dtype")
     mask, finished = _until_stop(completion_ids, stops)
-    lengths = mask.sum(1)
-    width = int(lengths.max())
-    completion_ids, mask = completion_ids[:, :width], mask[:, :width]
-    said = zip(completion_ids.tolist(), (lengths - finished.long()).tolist(), strict=True)
+    used = mask.any(0)  # columns that any row reaches
+    completion_ids, logprobs, mask = completion_ids[:, used], logprobs[:, used], mask[:, used]
+    said = zip(completion_ids.tolist(), (mask.sum(1) - finished.long()).tolist(), strict=True)
     prompt_ids, prompt_mask = pad_left(ids, pad_id)
     return Rollout(
         prompt_ids=prompt_ids.to(device),
         prompt_mask=prompt_mask.to(device),
         completion_ids=completion_ids.masked_fill(~mask, pad_id),
         mask=mask.float(),
-        logprobs=logprobs[:, :width].masked_fill(~mask, 0.0),
+        logprobs=logprobs.masked_fill(~mask, 0.0),
         texts=[tokenizer.decode(row[:n], clean_up_tokenization_spaces=False) for row, n in said],
         finished=finished,
         group_size=group_size,
@@ -182,6 +178,8 @@ def _decode(
                 past_key_values=cache,
                 use_cache=True,
             ).logits[:, -1]
+    if logprobs.isnan().any():
+        raise FloatingPointError("the model's logits are NaN: look at its weights and its dtype")
     return ids, logprobs
 
 
