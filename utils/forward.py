@@ -50,21 +50,24 @@ def shared_prompt(
     prompt_mask: Shaped[Tensor, "Q P"],
     completion_ids: Int[Tensor, "B T"],
     mask: Shaped[Tensor, "B T"],
+    keep: Callable[[Tensor, Tensor], Tensor] = lambda states, ids: states,
 ) -> Float[Tensor, "B T X"]:
     """What a model says before each completion token, each prompt read only once.
 
     `forward(last_only, **inputs) -> ((rows, length or 1, X), cache)` runs the model: once over the
     prompts, padded on the left, then over the completions, B = Q * G, prompt-major, padded on the
     right, against the repeated key-value cache. Gradients flow through the cache. Same numbers as
-    whole sequences; behind a row's end anything may stand. ValueError when shapes do not fit,
-    prompts are not left-padded, or gradient checkpointing keeps the cache empty.
+    whole sequences; behind a row's end anything may stand. `keep(states (b, n, Y), ids (b, n))`
+    says at once what is wanted of the states before these tokens: all logits together would be
+    large. ValueError when shapes do not fit, prompts are not left-padded, or gradient checkpointing
+    keeps the cache empty.
     """
     group_size, length = _check_groups(prompt_ids, prompt_mask, completion_ids, mask)
     prompt_mask = prompt_mask.long()
     prompt_positions = positions(prompt_mask)
     inputs = {"attention_mask": prompt_mask, "position_ids": prompt_positions, "use_cache": True}
     first, cache = forward(last_only=True, input_ids=prompt_ids, **inputs)
-    first = first.repeat_interleave(group_size, dim=0)  # (B, 1, X)
+    first = keep(first.repeat_interleave(group_size, dim=0), completion_ids[:, :1])  # (B, 1, X)
     if length == 1:
         return first
     if cache is None or cache.get_seq_length() != prompt_ids.shape[1]:
@@ -82,7 +85,7 @@ def shared_prompt(
         width = int(lengths[rows].max()) - 1  # the last token predicts nothing that we keep
         if width < 1:
             continue
-        said[rows, 1 : width + 1], _ = forward(
+        states, _ = forward(
             last_only=False,
             input_ids=completion_ids[rows, :width],
             attention_mask=torch.cat([prompt_mask[rows], mask[rows, :width].long()], dim=1),
@@ -90,6 +93,7 @@ def shared_prompt(
             past_key_values=_rows_of(cache, rows, len(said)),
             use_cache=True,
         )
+        said[rows, 1 : width + 1] = keep(states, completion_ids[rows, 1 : width + 1])
     return said
 
 

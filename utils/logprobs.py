@@ -3,6 +3,8 @@
 Arguments that do not fit raise ValueError. More, and what other libraries do: docs/logprobs.md.
 """
 
+from functools import partial
+
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
@@ -35,6 +37,11 @@ def gather_logprobs(
     # log_softmax, never softmax().log(), which is -inf once a probability underflows.
     logprobs = torch.log_softmax(full_precision(logits), dim=-1)
     return logprobs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+
+
+def _tempered(logits: Float[Tensor, "*shape V"], temperature: float) -> Float[Tensor, "*shape V"]:
+    logits = full_precision(logits)
+    return logits if temperature == 1 else logits / temperature
 
 
 def token_logprobs(
@@ -73,6 +80,12 @@ def label_logits(
     return model.get_output_embeddings()(torch.cat(states)), torch.cat(targets)
 
 
+def _logits(model: PreTrainedModel, last_only: bool, **inputs) -> tuple[Tensor, Cache | None]:
+    """How `forward.shared_prompt` runs a language model."""
+    output = model(**inputs, logits_to_keep=int(last_only))  # 0 keeps all
+    return output.logits, output.past_key_values
+
+
 def completion_logits(
     model: PreTrainedModel,
     prompt_ids: Int[Tensor, "Q P"],
@@ -81,12 +94,7 @@ def completion_logits(
     mask: Shaped[Tensor, "B T"],
 ) -> Float[Tensor, "B T V"]:
     """Logits that predict each completion token; inputs as in `forward.shared_prompt`."""
-
-    def forward(last_only: bool, **inputs) -> tuple[Tensor, Cache | None]:
-        output = model(**inputs, logits_to_keep=int(last_only))  # 0 keeps all
-        return output.logits, output.past_key_values
-
-    return shared_prompt(forward, prompt_ids, prompt_mask, completion_ids, mask)
+    return shared_prompt(partial(_logits, model), prompt_ids, prompt_mask, completion_ids, mask)
 
 
 def completion_logprobs(
@@ -103,9 +111,40 @@ def completion_logprobs(
     and errors as in `forward.shared_prompt`.
     """
     positive(temperature=temperature)
-    logits = completion_logits(model, prompt_ids, prompt_mask, completion_ids, mask)
-    logprobs = gather_logprobs(full_precision(logits) / temperature, completion_ids)
+    inputs = prompt_ids, prompt_mask, completion_ids, mask
+
+    def keep(logits: Float[Tensor, "b n V"], ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n 1"]:
+        return gather_logprobs(_tempered(logits, temperature), ids).unsqueeze(-1)
+
+    logprobs = shared_prompt(partial(_logits, model), *inputs, keep)[..., 0]
     return torch.where(mask.bool(), logprobs, 0.0)
+
+
+def completion_logprobs_and_entropy(
+    model: PreTrainedModel,
+    prompt_ids: Int[Tensor, "Q P"],
+    prompt_mask: Shaped[Tensor, "Q P"],
+    completion_ids: Int[Tensor, "B T"],
+    mask: Shaped[Tensor, "B T"],
+    temperature: float = 1.0,
+    entropy_gradient: bool = False,
+) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
+    """`completion_logprobs`, and the entropy (nats) of what each token was drawn from, also (B, T).
+
+    One softmax serves both. Without `entropy_gradient` the entropy is a constant: to be logged.
+    """
+    positive(temperature=temperature)
+    inputs = prompt_ids, prompt_mask, completion_ids, mask
+
+    def keep(logits: Float[Tensor, "b n V"], ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n 2"]:
+        logprobs = torch.log_softmax(_tempered(logits, temperature), dim=-1)
+        chosen = logprobs.gather(-1, ids.unsqueeze(-1))
+        spread = _entropy(logprobs if entropy_gradient else logprobs.detach())
+        return torch.cat([chosen, spread.unsqueeze(-1)], dim=-1)
+
+    both = shared_prompt(partial(_logits, model), *inputs, keep)
+    logprobs, spread = torch.where(mask.bool().unsqueeze(-1), both, 0.0).unbind(-1)
+    return logprobs, spread
 
 
 def importance_weights(
@@ -128,8 +167,12 @@ def importance_weights(
 
 def entropy(logits: Float[Tensor, "*shape V"]) -> Float[Tensor, "*shape"]:
     """-sum_v p_v log p_v in nats. A logit of -inf (a token ruled out) adds 0, not NaN."""
-    logprobs = torch.log_softmax(full_precision(logits), dim=-1)
-    return -(logprobs.exp() * logprobs.masked_fill(logprobs == -torch.inf, 0.0)).sum(-1)
+    return _entropy(torch.log_softmax(full_precision(logits), dim=-1))
+
+
+def _entropy(logprobs: Float[Tensor, "*shape V"]) -> Float[Tensor, "*shape"]:
+    finite = logprobs.clamp(min=torch.finfo(logprobs.dtype).min)  # 0 * -inf is NaN
+    return -(logprobs.exp() * finite).sum(-1)
 
 
 def masked_sum(

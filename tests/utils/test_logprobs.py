@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
+from utils import forward
 from utils import logprobs as lp
 from utils.chat import pad_left
 from utils.forward import by_length
@@ -306,6 +307,47 @@ def test_completion_logits_give_the_same_logprobs(model):
     torch.testing.assert_close(lp.gather_logprobs(logits, inputs[2]) * inputs[3], expected)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_logprobs_and_entropy_from_one_softmax(model, temperature):
+    inputs, parameters = batch(), list(model.parameters())
+    kept = inputs[3].bool()
+    logits = lp.completion_logits(model, *inputs) / temperature
+    expected = lp.gather_logprobs(logits, inputs[2])[kept], lp.entropy(logits)[kept]
+    weights = torch.arange(int(kept.sum()), dtype=torch.float64).cos()
+    for with_gradient in (True, False):
+        found = lp.completion_logprobs_and_entropy(model, *inputs, temperature, with_gradient)
+        for ours, slow, free in zip(found, expected, (True, with_gradient), strict=True):
+            assert ours.shape == kept.shape and not ours[~kept].any()
+            torch.testing.assert_close(ours[kept], slow)
+            options = {"retain_graph": True, "materialize_grads": True}
+            grads = torch.autograd.grad((ours[kept] * weights).sum(), parameters, **options)
+            slow_grads = torch.autograd.grad((slow * weights).sum(), parameters, **options)
+            for a, b in zip(grads, slow_grads, strict=True):
+                torch.testing.assert_close(a, b if free else torch.zeros_like(b))
+
+
+def test_all_logits_never_exist_at_once(model):
+    """A part's logits become log-probs before the next part runs."""
+    prompts = [[1 + (i + t) % 30 for t in range(1 + i % 5)] for i in range(22)]
+    completions = [[1 + (r * t) % 30 for t in range(1, 2 + r * r % 11)] for r in range(66)]
+    order = []
+
+    def run(last_only, **inputs):
+        order.append("run")
+        output = model(**inputs)
+        return output.logits[:, -1:] if last_only else output.logits, output.past_key_values
+
+    def keep(logits, ids):
+        order.append("keep")
+        return lp.gather_logprobs(logits, ids).unsqueeze(-1)
+
+    inputs = batch(prompts, completions)
+    kept = forward.shared_prompt(run, *inputs, keep)
+    assert order == ["run", "keep"] * 4
+    expected = lp.completion_logprobs(model, *inputs)
+    torch.testing.assert_close(kept[..., 0] * inputs[3], expected)
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_completion_logprobs_reports_misuse(model):
     prompt_ids, prompt_mask, completion_ids, mask = batch()
@@ -316,8 +358,9 @@ def test_completion_logprobs_reports_misuse(model):
     with pytest.raises(ValueError, match="padded on the left"):
         flipped = prompt_ids.flip(1), prompt_mask.flip(1)
         lp.completion_logprobs(model, *flipped, completion_ids, mask)
-    with pytest.raises(ValueError, match="temperature must be above 0, not 0.0"):
-        lp.completion_logprobs(model, *batch(), temperature=0.0)
+    for function in (lp.completion_logprobs, lp.completion_logprobs_and_entropy):
+        with pytest.raises(ValueError, match="temperature must be above 0, not 0.0"):
+            function(model, *batch(), temperature=0.0)
 
 
 def test_gradient_checkpointing_is_reported_not_silently_wrong(model):
