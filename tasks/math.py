@@ -7,15 +7,12 @@ The base model saw some of them worked step by step and most answered at once, w
 what lets GRPO discover that steps pay (lesson 05). Answers end in `#### N`, as in GSM8K.
 """
 
-import json
-import os
 import random
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 from tasks.rewards import after_hashes, extract_boxed, extract_hash_answer, same_answer
-from tasks.source import DataNotFoundError, load_rows
+from tasks.source import load_rows
 from tasks.sql.names import pseudo_word
 
 SPLITS = ("pretrain", "train", "test")
@@ -114,24 +111,18 @@ def load_gsm8k(split: str, n: int | None = None) -> list[MathExample]:
 
 
 def load_math500(n: int | None = None) -> list[MathExample]:
-    """The first `n` MATH-500 problems, from `COURSE_DATA_DIR/math500/test.json`.
+    """The first `n` MATH-500 problems, from `COURSE_DATA_DIR` or the hub.
 
-    A list of objects with `problem`, `solution` and `answer`, in LaTeX. Solutions end in
+    Rows with `problem`, `solution` and `answer`, in LaTeX. Solutions end in
     `\\boxed{answer}`: score them with `score_boxed`.
     """
-    path = Path(os.environ.get("COURSE_DATA_DIR") or ".") / "math500/test.json"
-    if not path.is_file():
-        raise DataNotFoundError(
-            f"no file {path}. Download the data set HuggingFaceH4/MATH-500 as one JSON list, put "
-            "it into a folder as math500/test.json and set COURSE_DATA_DIR to that folder."
-        )
     examples = []
-    for number, row in enumerate(json.loads(path.read_text(encoding="utf-8"))[:n], 1):
+    for number, row in enumerate(load_rows("math500", "test")[:n], 1):
         steps = tuple(line.strip() for line in row["solution"].splitlines() if line.strip())
         example = MathExample(row["problem"], steps, row["answer"].strip())
         if not same_answer(example.answer, example.answer):
             raise ValueError(
-                f"math500/test.json, row {number}: the answer {example.answer[:80]!r} cannot be "
+                f"math500/test, row {number}: the answer {example.answer[:80]!r} cannot be "
                 "compared. Expected a number or a formula in LaTeX. Leave the row out."
             )
         examples.append(example)

@@ -9,6 +9,7 @@ from typing import Any
 HUB = {
     "sql_create_context": ("b-mc2/sql-create-context", None, ("train",)),
     "gsm8k": ("openai/gsm8k", "main", ("train", "test")),
+    "math500": ("HuggingFaceH4/MATH-500", None, ("test",)),
     "imdb": ("stanfordnlp/imdb", None, ("train", "test")),
     "ultrafeedback": ("trl-lib/ultrafeedback_binarized", None, ("train", "test")),
     "hh_rlhf": ("Anthropic/hh-rlhf", None, ("train", "test")),

@@ -243,8 +243,6 @@ def test_a_gsm8k_gold_that_is_no_number_is_refused_with_its_row(gold, tmp_path, 
 
 def test_math500_rows_and_what_is_wrong_with_them(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path))
-    with pytest.raises(source.DataNotFoundError, match=r"no file .*math500.test.json.*MATH-500"):
-        math.load_math500()
     (tmp_path / "math500").mkdir()
     rows = [
         {
@@ -258,7 +256,7 @@ def test_math500_rows_and_what_is_wrong_with_them(tmp_path, monkeypatch):
     (example,) = math.load_math500(1)
     assert example.steps == ("half,", "so $\\boxed{\\frac{1}{2}}$")
     assert math.score_boxed(example, "\n".join(example.steps)) == 1.0
-    with pytest.raises(ValueError, match=r"math500/test.json, row 2: .*cannot be compared"):
+    with pytest.raises(ValueError, match=r"math500/test, row 2: .*cannot be compared"):
         math.load_math500()
 
 
