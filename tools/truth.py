@@ -23,6 +23,7 @@ from collections import Counter
 
 import pytest
 
+from relatives import dpo, grpo
 from scripts.run_notebooks import ROOT, use_fixed_env
 from scripts.whole_file import write_whole
 from utils import advantages, kl, logprobs, losses, profiles
@@ -30,6 +31,11 @@ from utils import advantages, kl, logprobs, losses, profiles
 RESULTS = ROOT / "benchmarks" / "results" / "truth.json"
 
 Cell = tuple[str, str]  # function, kind
+# Public functions of modules that hold other things too.
+ELSEWHERE = {
+    "shared_prompt": "forward.shared_prompt",
+    "chunked_logprobs": "engines.chunked.chunked_logprobs",
+}
 
 KINDS = {
     "loop": "slow loop",
@@ -69,11 +75,15 @@ def public_functions() -> dict[str, str]:
         for name in vars(importlib.import_module(f"{losses.__name__}.{module.name}")):
             if name.endswith("_loss") and not name.startswith("_"):
                 found.setdefault(name, f"losses.{module.name}.{name}")
+    for family in (dpo, grpo):
+        for name in vars(family):
+            if name.endswith("_loss"):
+                found[name] = f"{family.__name__}.{name}"
     for module in (advantages, kl, logprobs):
         for name, member in inspect.getmembers(module, inspect.isfunction):
             if member.__module__ == module.__name__ and not name.startswith("_"):
                 found[name] = f"{module.__name__.removeprefix('utils.')}.{name}"
-    return found
+    return found | ELSEWHERE
 
 
 def marked_in_source() -> Counter[Cell]:

@@ -156,6 +156,7 @@ class TestAll:
         with pytest.raises(ValueError, match="1 rewards are NaN or infinite"):
             fn(torch.tensor([0.0, bad, 1.0, 1.0]))
 
+    @pytest.mark.usefixtures("unchecked")
     @pytest.mark.parametrize("shape", [(), (1,), (0,), (2, 2)])
     def test_other_shapes_are_refused(self, fn, shape):
         with pytest.raises(ValueError, match=r"rewards \(.*\): need one a completion, \(B,\), and"):

@@ -5,7 +5,7 @@ from logging import Handler
 
 import pytest
 import torch
-from transformers import Qwen3ForSequenceClassification
+from transformers import GPT2Config, GPT2ForSequenceClassification, Qwen3ForSequenceClassification
 from transformers.utils import logging
 
 from utils import chat, models, values
@@ -72,6 +72,41 @@ def test_token_scores_equal_the_librarys_reward_at_the_last_token(scalar_model):
     )
 
 
+def padded(rows, left):
+    width = max(map(len, rows))
+    gaps = [[0] * (width - len(row)) for row in rows]
+    both = list(zip(gaps, rows, strict=True))
+    ids = torch.tensor([gap + row if left else row + gap for gap, row in both])
+    ones = [[1] * len(row) for row in rows]
+    both = zip(gaps, ones, strict=True)
+    return ids, torch.tensor([gap + one if left else one + gap for gap, one in both])
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_token_scores_do_not_count_padding_as_positions(left):
+    # Learned positions: a row behind padding has to be at 0 to 2 as if it stood alone.
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=32, n_positions=16, n_embd=16, n_layer=2, n_head=2, num_labels=1)
+    model = GPT2ForSequenceClassification(GPT2Config(**sizes, initializer_range=0.5)).double()
+    rows = [p + c for p, c in zip(PROMPTS, COMPLETIONS[::2], strict=True)]
+    ids, mask = padded(rows, left)
+    got = values.token_scores(model.eval(), ids, mask)
+    for row, scores, kept in zip(rows, got, mask.bool(), strict=True):
+        alone = values.token_scores(model, *padded([row], left))[0]
+        torch.testing.assert_close(scores[kept], alone)
+
+
+def test_rotary_models_score_rows_padded_on_the_right_as_before(scalar_model):
+    rows = [p + c for p, c in zip(PROMPTS, COMPLETIONS[::2], strict=True)]
+    ids, mask = padded(rows, left=False)
+    plain = scalar_model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+    expected = scalar_model.score(plain)[..., 0]
+    assert torch.equal(values.token_scores(scalar_model, ids, mask)[mask == 1], expected[mask == 1])
+    left = values.token_scores(scalar_model, *padded(rows, left=True))
+    kept = padded(rows, left=True)[1] == 1
+    torch.testing.assert_close(left[kept], expected[mask == 1], atol=1e-5, rtol=1e-5)
+
+
 def test_scores_are_float32_at_least(scalar_model):
     for dtype, expected in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
         model = copy.deepcopy(scalar_model).to(dtype)
@@ -84,10 +119,15 @@ def test_last_token_with_padding_on_either_side():
     right, left = torch.tensor([[1, 1, 0], [1, 0, 0]]), torch.tensor([[0, 1, 1], [0, 0, 1]])
     assert values.last_token(scores, right).tolist() == [2.0, 4.0]
     assert values.last_token(scores, left).tolist() == [3.0, 6.0]
-    with pytest.raises(ValueError, match="1 rows have no token"):
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_last_token_refuses_rows_without_one():
+    scores = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match="1 of 2 completions have no token"):
         values.last_token(scores, torch.tensor([[1, 1, 0], [0, 0, 0]]))
-    with pytest.raises(ValueError, match="differ"):
-        values.last_token(scores, right[:, :2])
+    with pytest.raises(ValueError, match=r"scores \(2, 3\) and mask \(2, 2\) differ in shape"):
+        values.last_token(scores, torch.ones(2, 2))
 
 
 def test_values_carry_a_gradient_into_backbone_and_head(scalar_model):
@@ -119,7 +159,7 @@ def test_a_new_head_is_no_news(profile_with_sft):
 def test_a_stage_that_is_no_reward_model_is_refused(profile_with_sft, tmp_path):
     source = models.checkpoint_path(profile_with_sft, "sft")
     (tmp_path / "runs/tiny/reward_model").symlink_to(source)
-    with pytest.raises(ValueError, match=r"not a whole reward model.*score\.weight"):
+    with pytest.raises(ValueError, match=r"not a whole .*SequenceClassification.*score\.weight"):
         models.load_reward_model(profile_with_sft, "reward_model")
 
 

@@ -1,0 +1,1 @@
+"""What the successors of DPO and GRPO change in their losses: a file for each family."""
