@@ -173,8 +173,8 @@ Sign flipped: a completion that is better than the others must be above 0.
 Divided by the std of the group: leave-one-out only subtracts.
     (groups - others) -> ((groups - others) / groups.std(1, keepdim=True))
     (groups - others) -> ((groups - others) / (groups.std(1, keepdim=True) + 1e-4))
-keepdim=True missing: the sums are then (Q,), and meet (Q, group_size) at the wrong dimension, or not
-at all.
+keepdim=True missing: the sums are then (Q,), and meet (Q, group_size) at the wrong dimension, or
+not at all.
     (1, keepdim=True) -> (1)
 Sums over the wrong dimension: dim 1 of (Q, group_size) is the group, dim 0 the prompts.
     (1, keepdim -> (0, keepdim
