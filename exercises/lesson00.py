@@ -1,4 +1,4 @@
-"""Exercises of lesson 00: the k3 estimate of the KL, and the REINFORCE gradient."""
+"""Exercises of lesson 00: the REINFORCE gradient, leave-one-out, the k3 estimate of the KL."""
 
 import torch
 import torch.nn.functional as F
@@ -7,6 +7,7 @@ from exercises.calls import Case, worked_case
 from exercises.judge import Exercise
 from exercises.shared import DIVIDED
 from utils import kl
+from utils.advantages import group_advantages
 
 
 def my_k3(logprobs, ref_logprobs):
@@ -142,4 +143,66 @@ reinforce_gradient = Exercise(
     cases=list(_reinforce_cases()),
     success="equal to the gradient by autograd",
     hints={"must match the size": "weights is (n,) and directions (n, V): weights[:, None]."},
+)
+
+
+def my_leave_one_out(rewards, group_size):
+    groups = rewards.view(-1, group_size)
+    total = groups.sum(1, keepdim=True)
+    others = (total - groups) / (group_size - 1)
+    return (groups - others).flatten()
+
+
+_OTHERS = "from each reward subtract the mean of the *other* rewards of its group."
+_LEAVE_ONE_OUT_MISTAKES = f"""
+Mean of the whole group: the completion is in it, which shrinks the gradient. It is: {_OTHERS}
+    (total - groups) / (group_size - 1) -> total / group_size
+Own reward left out of the sum, but counted: there are group_size - 1 others.
+    / (group_size - 1) -> / group_size
+Own reward not left out of the sum: {_OTHERS}
+    (total - groups) -> total
+Sum of the others instead of their mean: divide by group_size - 1.
+    / (group_size - 1) ->
+Mean of the batch instead of the group: completions of other prompts say nothing about this one.
+    groups.sum(1, keepdim=True) -> rewards.sum() ; / (group_size - 1) -> / (len(rewards) - 1)
+    (total - groups) / (group_size - 1) -> rewards.mean()
+Baseline returned instead of the advantage: subtract it from the reward.
+    (groups - others) -> others
+Sign flipped: a completion that is better than the others must be above 0.
+    (groups - others) -> (others - groups)
+Divided by the std of the group: leave-one-out only subtracts.
+    (groups - others) -> ((groups - others) / groups.std(1, keepdim=True))
+    (groups - others) -> ((groups - others) / (groups.std(1, keepdim=True) + 1e-4))
+keepdim=True missing: the sums are then (Q,), and meet (Q, group_size) at the wrong dimension, or
+not at all.
+    (1, keepdim=True) -> (1)
+Sums over the wrong dimension: dim 1 of (Q, group_size) is the group, dim 0 the prompts.
+    (1, keepdim -> (0, keepdim
+Groups mixed up: rewards are prompt-major, so rewards.view(-1, group_size) has one row per prompt.
+    view(-1, group_size) -> view(group_size, -1) | view(group_size, -1).T
+    view(-1, group_size) -> view(group_size, -1) ; (1, keepdim -> (0, keepdim
+Not flattened: the result is flat, as the rewards came, (Q * G,).
+    .flatten() ->
+"""
+
+
+def _leave_one_out(rewards, group_size):
+    return group_advantages(rewards, group_size, "none") * group_size / (group_size - 1)
+
+
+def _leave_one_out_cases():
+    yield worked_case(rewards=[2.0, 4.0, 9.0, 5.0, 5.0, 5.0], group_size=3)
+    generator = torch.Generator().manual_seed(0)
+    for prompts, group_size in ((3, 2), (2, 5), (4, 4)):
+        rewards = 3 * torch.randn(prompts * group_size, generator=generator)
+        text = f"random rewards ({prompts} prompts, group_size {group_size})"
+        yield Case((rewards, group_size), text)
+
+
+leave_one_out = Exercise(
+    reference=_leave_one_out,
+    answer=my_leave_one_out,
+    mistakes=_LEAVE_ONE_OUT_MISTAKES,
+    cases=list(_leave_one_out_cases()),
+    success="equal to each reward minus the mean of its group's others",
 )

@@ -134,6 +134,7 @@ INPUTS = {
     "grpo_loss": grpo_inputs,
     "importance_weights": weight_inputs,
     "k3": k3_inputs,
+    "leave_one_out": advantage_inputs,
     "lora_forward": lora_inputs,
     "reinforce_gradient": reinforce_inputs,
     "sft_loss": sft_inputs,

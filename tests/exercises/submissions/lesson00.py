@@ -143,11 +143,79 @@ def answer(logits, actions, rewards, baseline):
     return torch.from_numpy(((rewards.numpy() - baseline)[:, None] * (one_hot - p)).mean(0))
 """,
 ]
+LEAVE_ONE_OUT = """
+def answer(rewards, group_size):
+    groups = rewards.view(-1, group_size)
+    total = groups.sum(1, keepdim=True)
+    others = (total - groups) / (group_size - 1)
+    return (groups - others).flatten()
+"""
+_OTHERS = "(total - groups) / (group_size - 1)"
+
+_RIGHT_LEAVE_ONE_OUT = [
+    ("", ""),
+    ("rewards.view(-1, group_size)", "rewards.reshape(len(rewards) // group_size, group_size)"),
+    ("(groups - others).flatten()", "rewards - others.view(-1)"),
+    ("groups.sum(1, keepdim=True)", "group_size * groups.mean(1)[:, None]"),
+]
+
+_WRONG_LEAVE_ONE_OUT = [
+    (_OTHERS, "groups.mean(1, keepdim=True)", "Mean of the whole group"),
+    (_OTHERS, "(total - groups) / group_size", "Own reward left out of the sum, but"),
+    (_OTHERS, "total / (group_size - 1)", "Own reward not left out"),
+    (_OTHERS, "total - groups", "Sum of the others"),
+    (_OTHERS, "rewards.mean()", "Mean of the batch"),
+    ("(groups - others).flatten()", "others.flatten()", "Baseline returned"),
+    ("(groups - others)", "(others - groups)", "Sign flipped"),
+    (
+        "(groups - others)",
+        "((groups - others) / groups.std(1, keepdim=True))",
+        "Divided by the std",
+    ),
+    ("(1, keepdim=True)", "(1)", "keepdim=True missing"),
+    ("(1, keepdim=True)", "(0, keepdim=True)", "Sums over the wrong"),
+    ("view(-1, group_size)", "view(group_size, -1)", "Groups mixed up"),
+    (".flatten()", "", "Not flattened"),
+]
+
+_MUTANTS_LEAVE_ONE_OUT = [
+    (_OTHERS, "(total - 2 * groups) / (group_size - 1)"),
+    (_OTHERS, "(total - groups) / (group_size + 1)"),
+    ("(groups - others)", "(groups - others).abs()"),
+    ("(groups - others)", "(2 * groups - others)"),
+]
+
+_MORE_LEAVE_ONE_OUT = [
+    """
+def answer(rewards, group_size):
+    result = []
+    for i, reward in enumerate(rewards):
+        first = i - i % group_size
+        others = [rewards[j] for j in range(first, first + group_size) if j != i]
+        result.append(reward - sum(others) / len(others))
+    return torch.stack(result)
+""",
+    """
+def answer(rewards, group_size):
+    groups = rewards.view(-1, group_size)
+    centred = groups - groups.mean(dim=1, keepdim=True)
+    return (centred * group_size / (group_size - 1)).flatten()
+""",
+]
 RIGHT = {
     "k3": edits(K3, _RIGHT_K3),
+    "leave_one_out": [*edits(LEAVE_ONE_OUT, _RIGHT_LEAVE_ONE_OUT), *_MORE_LEAVE_ONE_OUT],
     "reinforce_gradient": [*edits(REINFORCE, _RIGHT_REINFORCE), *_MORE_REINFORCE],
 }
 
-WRONG = {"k3": edits(K3, _WRONG_K3), "reinforce_gradient": edits(REINFORCE, _WRONG_REINFORCE)}
+WRONG = {
+    "k3": edits(K3, _WRONG_K3),
+    "leave_one_out": edits(LEAVE_ONE_OUT, _WRONG_LEAVE_ONE_OUT),
+    "reinforce_gradient": edits(REINFORCE, _WRONG_REINFORCE),
+}
 
-MUTANTS = {"k3": edits(K3, _MUTANTS_K3), "reinforce_gradient": edits(REINFORCE, _MUTANTS_REINFORCE)}
+MUTANTS = {
+    "k3": edits(K3, _MUTANTS_K3),
+    "leave_one_out": edits(LEAVE_ONE_OUT, _MUTANTS_LEAVE_ONE_OUT),
+    "reinforce_gradient": edits(REINFORCE, _MUTANTS_REINFORCE),
+}
