@@ -398,6 +398,17 @@ def test_prints_of_the_first_case_only(capsys):
     assert capsys.readouterr().out == "called\n"
 
 
+def test_a_buffer_that_is_used_again():
+    """What the first call returned is kept, though the second one writes over it."""
+    buffer = torch.zeros(())
+    cases = [*SMALL.cases, calls.worked_case(a=[1.0, 1.0], b=[1.0, 1.0], c=[0.0, 0.0])]
+
+    def reuses(a, b, c):
+        return buffer.copy_(product(a, b, c).detach())
+
+    assert small(reuses, cases=cases, grads=()).startswith("Correct")
+
+
 # Several results, and none with a gradient.
 
 
