@@ -59,6 +59,7 @@ _WARM_UP = (
         r"(2x)\cdot\frac{(x+y)^{9}}{(x-y)^{9}}",
     ),
     *(r"\cot x^{\sqrt{x+\sqrt{y}}}", r"2x\cdot\frac{\frac{2}{y+\frac{1}{z}}}{\frac{x}{2}}"),
+    *(r"(\frac{2+3x}{20})\cdot\frac{\tan(10^{2})}{\tan(x)}", r"\cot x^{9y}", r"\pi^{\frac{x}{2}}"),
 )
 _LOCK = threading.Lock()  # the parser behind Math-Verify shares tables between threads
 

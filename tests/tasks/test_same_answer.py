@@ -160,6 +160,7 @@ def test_forms_of_a_whole_number(n):
     assert [f for f in WRONG_FORMS if same_answer(spelled(f, n), str(n))] == []
 
 
+@pytest.mark.slow
 def test_forms_of_all_gsm8k_answers(data_dir):
     examples = math.load_gsm8k("test")
     assert len(examples) == 1319
