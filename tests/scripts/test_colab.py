@@ -236,6 +236,7 @@ def test_the_cell_takes_the_hosts_torch_and_the_pinned_libraries(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("bare_host", [sys.version_info[:2]], indirect=True)
 def test_an_older_library_that_is_loaded_asks_for_a_restart(
     bare_host: Path, origin: Path, index: Path, tmp_path: Path
 ) -> None:
