@@ -18,9 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tasks.sql.fill import Facts, fill, read_queries
+from tasks.sql.facts import Facts, joint
+from tasks.sql.fill import fill
+from tasks.sql.plans import Wishes
+from tasks.sql.read import read_query
 from tasks.sql.sandbox import MAX_ROWS, Answer, QueryFailed, Rows, admit, build, run
-from tasks.sql.text import ContextError, Schema, Token, normal_form, parse_schema
+from tasks.sql.text import ContextError, Schema, Token, normal_form, parse_schema, phrases
 
 __all__ = [
     "Answer",
@@ -55,6 +58,7 @@ class Reference:
 
     schema: Schema
     tokens: list[Token]
+    facts: Facts
     databases: list[Database]
 
 
@@ -81,7 +85,7 @@ def execution_match(context: str, predicted_sql: str, gold_sql: str) -> bool:
             return False
         return all(
             _answers_alike(sql, gold.schema, database)
-            for database in itertools.chain(gold.databases, _extra_databases(gold, tokens))
+            for database in itertools.chain(gold.databases, _extra_databases(gold, sql, tokens))
         )
     except QueryFailed:
         return False
@@ -159,14 +163,19 @@ def _break_ties(tokens: list[Token], columns: int, direction: str) -> str:
     return " ".join(texts)
 
 
-def _database(schema: Schema, facts: Facts, tokens: list[Token], seed: str, style: int) -> Database:
+def _database(
+    schema: Schema, wishes: Wishes, tokens: list[Token], seed: str, style: int
+) -> Database:
     """A filled database with the gold answer. Raises QueryFailed.
 
     Ties in ORDER BY show when they are broken in two ways; what else depends on the order in which
     rows are stored (LIMIT without ORDER BY, columns outside GROUP BY) when that is reversed.
     """
-    tables = fill(schema, facts, seed, style)
+    tables = fill(schema, wishes, seed, style)
     image = build(schema, tables)
+    if wishes.facts.steady:
+        rows = run(image, schema, " ".join(token.text for token in tokens), MAX_ROWS).rows
+        return Database(image, rows, ordered=False, stable=True)
     back = build(schema, {table: rows[::-1] for table, rows in tables.items()})
     answer = run(image, schema, " ".join(token.text for token in tokens), MAX_ROWS)
     directions = ("ASC", "DESC") if _order(tokens) else ("",)
@@ -181,12 +190,12 @@ def _database(schema: Schema, facts: Facts, tokens: list[Token], seed: str, styl
 
 
 def _databases(
-    schema: Schema, facts: Facts, tokens: list[Token], seed: str, tries: int
+    schema: Schema, wishes: Wishes, tokens: list[Token], seed: str, tries: int
 ) -> Iterator[Database]:
     """Databases of several styles, without those where the gold answer is too large."""
     for style in range(tries):
         try:
-            database = _database(schema, facts, tokens, seed, style)
+            database = _database(schema, wishes, tokens, seed, style)
         except QueryFailed as failed:
             if failed.kind != "limit":
                 raise
@@ -200,9 +209,10 @@ def _reference(context: str, gold_sql: str) -> Reference:
     schema = parse_schema(context)
     try:
         sql, tokens = admit(gold_sql, schema)
-        facts = read_queries([tokens], schema)
+        facts = read_query(sql, tokens, schema)
+        wishes = Wishes(schema, facts, seed=sql)
         found: list[Database] = []
-        for database in _databases(schema, facts, tokens, seed=sql, tries=MAX_TRIES):
+        for database in _databases(schema, wishes, tokens, seed=sql, tries=MAX_TRIES):
             found.append(database)
             stable = [each for each in found if each.stable]
             ordered = sum(each.ordered for each in stable)
@@ -216,24 +226,28 @@ def _reference(context: str, gold_sql: str) -> Reference:
             f"runs in SQLite on {context!r}; correct the query or leave the example out"
         ) from None
     best = sorted(stable or found, key=lambda database: not database.ordered)
-    return Reference(schema, tokens, best[:DATABASES])
+    return Reference(schema, tokens, facts, best[:DATABASES])
 
 
 @lru_cache(maxsize=1024)
 def _plain(context: str) -> Reference:
     """Schema and one database filled with no query in mind."""
     schema = parse_schema(context)
-    image = build(schema, fill(schema, Facts(), seed=context, style=0))
-    return Reference(schema, [], [Database(image, (), ordered=False, stable=True)])
+    image = build(
+        schema, fill(schema, Wishes(schema, Facts(), seed=context), seed=context, style=0)
+    )
+    return Reference(schema, [], Facts(), [Database(image, (), ordered=False, stable=True)])
 
 
-def _extra_databases(gold: Reference, tokens: list[Token]) -> Iterator[Database]:
+def _extra_databases(gold: Reference, sql: str, tokens: list[Token]) -> Iterator[Database]:
     """Stable databases with the prediction's literals too, if it has any that gold lacks.
 
     Asked for last: few wrong predictions get so far, and these databases are not kept.
     """
-    known = read_queries([gold.tokens], gold.schema)
-    both = read_queries([tokens, gold.tokens], gold.schema)
-    if both.literals() != known.literals() or both.limit > known.limit:
-        found = _databases(gold.schema, both, gold.tokens, seed="extra", tries=DATABASES)
+    if phrases(tokens) <= phrases(gold.tokens):
+        return
+    own = read_query(sql, tokens, gold.schema)
+    if not own.asked() <= gold.facts.asked() or own.limit > gold.facts.limit:
+        wishes = Wishes(gold.schema, joint(gold.facts, own), seed=sql)
+        found = _databases(gold.schema, wishes, gold.tokens, seed="extra", tries=DATABASES)
         yield from (database for database in found if database.stable)

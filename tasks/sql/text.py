@@ -88,6 +88,20 @@ def name_of(token: Token) -> str:
     return token.key if token.kind == "word" else ""
 
 
+def phrases(tokens: list[Token]) -> set[tuple[str, ...]]:
+    """The words of a query, and each literal with the tokens around it.
+
+    A query all of whose phrases another has asks for nothing that the other does not.
+    """
+    keys = [token.key for token in tokens]
+    found = {(token.key,) for token in tokens if token.kind in ("word", "quoted")}
+    for i, token in enumerate(tokens):
+        if token.kind in ("number", "text", "quoted"):
+            first_side = "".join(keys[i + 1 : i + 2])[:1] in tuple("<>!=")  # `20 < age`
+            found.add(tuple(keys[max(0, i - 6) : i + (3 if first_side else 1)]))
+    return found
+
+
 def unquote(text: str) -> str:
     """What stands between quotes."""
     return text[1:-1].replace(text[0] * 2, text[0])
