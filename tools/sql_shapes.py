@@ -47,7 +47,9 @@ SHAPES = {
     ],
     "join": [f"SELECT T2.{{name}} {JOIN} WHERE T1.{{pay}} > {{k}} AND T2.{{city}} = '{{s}}'"],
     "join, count": [f"SELECT COUNT(*) {JOIN} WHERE T2.{{size}} <= {{k}}"],
-    "join, order": [f"SELECT T1.{{note}} {JOIN} WHERE T2.{{city}} = '{{s}}' ORDER BY T1.{{pay}} LIMIT 1"],
+    "join, order": [
+        f"SELECT T1.{{note}} {JOIN} WHERE T2.{{city}} = '{{s}}' ORDER BY T1.{{pay}} LIMIT 1"
+    ],
     "join of three": [
         f"SELECT T1.{{note}} {JOIN} JOIN {{e}} AS T3 ON T2.{{city}} = T3.{{place}} "
         "WHERE T3.{area} > {k} AND T1.{kind} = '{s}'"
@@ -64,7 +66,8 @@ SHAPES = {
     ],
     "bare name, most": [
         f"SELECT T2.{{name}} {JOIN} GROUP BY T1.{{fk}} ORDER BY COUNT(*) DESC LIMIT 1",
-        f"= SELECT T2.{{name}} {JOIN} GROUP BY T2.{{key}}, T2.{{name}} ORDER BY COUNT(*) DESC LIMIT 1",
+        f"= SELECT T2.{{name}} {JOIN} GROUP BY T2.{{key}}, T2.{{name}} "
+        "ORDER BY COUNT(*) DESC LIMIT 1",
         f"! SELECT T2.{{name}} {JOIN} GROUP BY T1.{{kind}} ORDER BY COUNT(*) DESC LIMIT 1",
     ],
     "joined twice": [
@@ -88,11 +91,13 @@ SHAPES = {
         "AND {f}.{pay} < {k})"
     ],
     "intersect": [
-        "SELECT {city} FROM {d} WHERE {size} > {j} INTERSECT SELECT {city} FROM {d} WHERE {size} < {k}"
+        "SELECT {city} FROM {d} WHERE {size} > {j} INTERSECT "
+        "SELECT {city} FROM {d} WHERE {size} < {k}"
     ],
     "except": ["SELECT {city} FROM {d} EXCEPT SELECT {city} FROM {d} WHERE {size} >= {k}"],
     "union": [
-        "SELECT {city} FROM {d} WHERE {size} > {k} UNION SELECT {place} FROM {e} WHERE {area} <= {j}"
+        "SELECT {city} FROM {d} WHERE {size} > {k} UNION "
+        "SELECT {place} FROM {e} WHERE {area} <= {j}"
     ],
     "above average": ["SELECT {name} FROM {d} WHERE {size} < (SELECT AVG({size}) FROM {d})"],
     "largest": ["SELECT {name} FROM {d} WHERE {size} = (SELECT MAX({size}) FROM {d})"],
@@ -112,7 +117,9 @@ SHAPES = {
     "starts with": ["SELECT COUNT(*) FROM {d} WHERE {city} LIKE '{s}%' AND {size} > {k}"],
     "year": ["SELECT {note} FROM {f} WHERE STRFTIME('%Y', {day}) = '{year}'"],
     "month": ["SELECT {note} FROM {f} WHERE CAST(STRFTIME('%m', {day}) AS INTEGER) = {month}"],
-    "month of a year": ["SELECT COUNT(*) FROM {f} WHERE STRFTIME('%Y-%m', {day}) = '{year}-0{month}'"],
+    "month of a year": [
+        "SELECT COUNT(*) FROM {f} WHERE STRFTIME('%Y-%m', {day}) = '{year}-0{month}'"
+    ],
     "day": ["SELECT {note} FROM {f} WHERE {day} >= '{year}-0{month}-15' AND {pay} > {k}"],
     "length": ["SELECT {name} FROM {d} WHERE LENGTH({name}) > {length}"],
     "lower": ["SELECT {name} FROM {d} WHERE LOWER({city}) = '{lower}' AND {size} >= {k}"],

@@ -8,30 +8,32 @@ Queries run in `tasks.sql.sandbox`, where they can do no harm, on a few small da
 - Row order counts where the reference ("gold") query's outermost SELECT has ORDER BY and the
   database has no ties in it. A database in which the gold answer depends on the order in which
   rows are stored (LIMIT across a tie) is not used, unless all are so (LIMIT without ORDER BY).
-- A gold answer that is empty, NULL or 0 in every database proves nothing: only the gold query's
-  own text (up to spaces and case of words) then matches.
+- A gold answer that is empty, NULL or 0 in every database, or the same in all, proves nothing
+  (`is_telling`): only the gold query's own text (up to spaces and case of words) then matches.
 """
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from tasks.sql.facts import Facts, joint
 from tasks.sql.fill import fill
-from tasks.sql.plans import Wishes
 from tasks.sql.read import read_query
+from tasks.sql.rows import same_rows
 from tasks.sql.sandbox import MAX_ROWS, Answer, QueryFailed, Rows, admit, build, run
-from tasks.sql.text import ContextError, Schema, Token, normal_form, parse_schema, phrases
+from tasks.sql.text import ContextError, Schema, Token, names_in, normal_form, parse_schema, phrases
+from tasks.sql.wishes import Wishes
 
 __all__ = [
     "Answer",
     "ContextError",
     "UnsupportedGoldError",
     "execution_match",
+    "is_telling",
     "is_valid_sql",
     "run_query",
+    "same_rows",
 ]
 
 DATABASES = 6  # to compare on
@@ -61,6 +63,12 @@ class Reference:
     facts: Facts
     databases: list[Database]
 
+    @property
+    def telling(self) -> bool:
+        """Whether the answers hold anything, and are not the same in every database."""
+        answers = {database.rows for database in self.databases}
+        return len(answers) > 1 and any(cell for rows in answers for row in rows for cell in row)
+
 
 def execution_match(context: str, predicted_sql: str, gold_sql: str) -> bool:
     """Whether the predicted query answers like the gold query on every database made for it.
@@ -81,7 +89,7 @@ def execution_match(context: str, predicted_sql: str, gold_sql: str) -> bool:
         sql, tokens = admit(predicted_sql, gold.schema)
         if normal_form(tokens) == normal_form(gold.tokens):
             return True
-        if not any(cell for database in gold.databases for row in database.rows for cell in row):
+        if not gold.telling:
             return False
         return all(
             _answers_alike(sql, gold.schema, database)
@@ -89,6 +97,14 @@ def execution_match(context: str, predicted_sql: str, gold_sql: str) -> bool:
         )
     except QueryFailed:
         return False
+
+
+def is_telling(context: str, gold_sql: str) -> bool:
+    """Whether some database tells the gold query from one that returns nothing or a constant.
+
+    Raises as `execution_match` does.
+    """
+    return _reference(context, gold_sql).telling
 
 
 def is_valid_sql(context: str, sql: str) -> bool:
@@ -110,31 +126,6 @@ def run_query(context: str, sql: str, gold_sql: str | None = None, database: int
         return run(image, reference.schema, admitted, MAX_ROWS)
     except QueryFailed as failed:
         return Answer(failure=failed.kind, message=str(failed))
-
-
-def _sort_key(row: tuple) -> list[tuple]:
-    """Order rows of mixed types: NULL, numbers, text, blobs."""
-    ranks = {int: 1, float: 1, str: 2, bytes: 3}
-    return [(0, 0) if cell is None else (ranks[type(cell)], cell) for cell in row]
-
-
-def _same_cell(a: object, b: object) -> bool:
-    """Equality of two values; floats may differ by 1e-9 of their size."""
-    if a == b:
-        return True
-    numbers = isinstance(a, int | float) and isinstance(b, int | float)
-    return numbers and float in (type(a), type(b)) and math.isclose(a, b, rel_tol=1e-9)
-
-
-def same_rows(first: Rows, second: Rows, ordered: bool) -> bool:
-    """Whether two answers hold the same rows, in the same order or as multisets."""
-    if len(first) != len(second):
-        return False
-    if not ordered:
-        first, second = sorted(first, key=_sort_key), sorted(second, key=_sort_key)
-    return all(
-        len(a) == len(b) and all(map(_same_cell, a, b)) for a, b in zip(first, second, strict=True)
-    )
 
 
 def _answers_alike(sql: str, schema: Schema, database: Database) -> bool:
@@ -244,7 +235,8 @@ def _extra_databases(gold: Reference, sql: str, tokens: list[Token]) -> Iterator
 
     Asked for last: few wrong predictions get so far, and these databases are not kept.
     """
-    if phrases(tokens) <= phrases(gold.tokens):
+    names = names_in(gold.schema)
+    if phrases(tokens, names) <= phrases(gold.tokens, names):
         return
     own = read_query(sql, tokens, gold.schema)
     if not own.asked() <= gold.facts.asked() or own.limit > gold.facts.limit:

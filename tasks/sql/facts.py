@@ -72,7 +72,7 @@ class Facts:
     def asked(self) -> set[tuple]:
         """Which column is compared with which values, which group with which bound."""
         tests = {
-            (self.place(term), repr(test.literals), "" if test.plain else test.sql)
+            (self.place(term), test.plain, tuple(sorted(map(repr, test.literals))))
             for term, tests in self.tests.items()
             for test in tests
         }

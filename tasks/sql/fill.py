@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 from tasks.sql.facts import Value
 from tasks.sql.groups import group_steps
-from tasks.sql.plans import NULLS, SHARES, Key, Plan, Wishes, shuffled
+from tasks.sql.plans import NULLS, SHARES, Planner
 from tasks.sql.text import Column, Schema
 from tasks.sql.values import WORDS
+from tasks.sql.wishes import Key, Plan, Wishes, shuffled
 
 
 def _spell(column: Column, number: int | None) -> Value:
@@ -39,16 +40,18 @@ def _draws(
     columns: list[Column], wishes: Wishes, table: str, style: int, size: int, rng: random.Random
 ) -> dict[str, Iterator[Value]]:
     """For each column of a table, an endless supply of values."""
-    draws = {}
-    for column in columns:
+    draws, offset, once = {}, rng.randrange(4), wishes.once(table, style)
+    for i, column in enumerate(columns):
         name = column.name.lower()
         pool = wishes.pool(name, rng)
         joined = name in wishes.joined  # partners must be likely
         nulls = 0 if style % 6 == 2 or not column.nullable else 1 if joined else NULLS
         if (table, name) in wishes.facts.full and style % 6 != 1:
             nulls = 0
-        shares = SHARES if style % 6 == 3 else SHARES[-rng.randint(3, len(SHARES)) :]
-        if style % 6 == 2 or name in wishes.once(table, style):
+        # 3 to 6 values, in neighbouring columns not as many: COUNT(DISTINCT) tells them apart.
+        few = 3 + (offset + i + i // 4 * (1 + style)) % 4
+        shares = SHARES if style % 6 == 3 else SHARES[-few:]
+        if style % 6 == 2 or name in once:
             shares = (1,) * size
         elif style % 3 == 0 and (table, name) in wishes.earlier_keys:
             shares = (1, 1, 1)
@@ -77,7 +80,7 @@ def fill(schema: Schema, wishes: Wishes, seed: str, style: int) -> dict[str, lis
     with a NULL is never true); the others repeat values everywhere. Primary keys stay unique.
     """
     rng = random.Random(f"{style} {seed}")
-    steps = wishes.steps(style, rng)
+    steps = Planner(wishes, style, rng).steps()
     if style % 6 not in (4, 5):
         steps += group_steps(wishes, style, rng)
     made: dict[str, list[dict[str, Value]]] = {table: [] for table in schema}
@@ -105,7 +108,7 @@ def _table(
     draws, once = _draws(columns, wishes, table, style, size, rng), wishes.once(table, style)
     rows = [{name: next(draw) for name, draw in draws.items()} | plan for plan in planned]
     if style % 2 == 0:  # copies of rows, but for keys: what DISTINCT is about
-        rows += [row | {name: next(draws[name]) for name in once} for row in rows[:4]]
+        rows += [row | {name: next(draws[name]) for name in once} for row in rows[:2] + rows[-2:]]
     rows = shuffled(rows, rng)
     for keys, shown in wishes.settled(table):
         first: dict[tuple, dict[str, Value]] = {}

@@ -3,7 +3,8 @@
 import random
 
 from tasks.sql.facts import Bound, Group, Term, Value
-from tasks.sql.plans import Plan, Step, Wishes
+from tasks.sql.plans import Step
+from tasks.sql.wishes import Plan, Wishes
 
 MAX_ROWS = 250  # of a group
 MANY = 40  # groups larger than this are made in few databases

@@ -1,31 +1,25 @@
-"""Edits of a query that keep its answer, and edits that change it, made in its syntax tree.
+"""Edits of a query that change its answer, as hasty writers make them, in its syntax tree.
 
 Used by `tools.sql_verdicts`. An edit that would keep the answer by construction (DISTINCT dropped
-on a key, a bound that no group can miss) is not among the mistakes.
+on a key, a bound that no group can miss) is not made.
 """
 
+import operator
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from sqlglot import exp
 
-FLIPPED = {exp.LT: exp.GT, exp.GT: exp.LT, exp.LTE: exp.GTE, exp.GTE: exp.LTE, exp.EQ: exp.EQ}
-STRICT = {exp.LT: exp.LTE, exp.GT: exp.GTE, exp.LTE: exp.LT, exp.GTE: exp.GT}
-OPPOSITE = {exp.LT: exp.GTE, exp.GT: exp.LTE, exp.LTE: exp.GT, exp.GTE: exp.LT}
-AGGREGATES = {exp.Sum: exp.Avg, exp.Avg: exp.Sum, exp.Max: exp.Min, exp.Min: exp.Max}
-COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE)
+from tools.sql_rewrites import COMPARISONS, FLIPPED, OPPOSITE, Tree, own
 
-Tree = exp.Query
+STRICT = {exp.LT: exp.LTE, exp.GT: exp.GTE, exp.LTE: exp.LT, exp.GTE: exp.GT}
+AGGREGATES = {exp.Sum: exp.Avg, exp.Avg: exp.Sum, exp.Max: exp.Min, exp.Min: exp.Max}
+
 Columns = dict[str, dict[str, tuple[str, bool]]]  # table -> column -> type, whether it is a key
 
 
 def _swap(node: exp.Expr, kind: type[exp.Expr]) -> None:
     node.replace(kind(this=node.this.copy(), expression=node.expression.copy()))
-
-
-def _own(tree: Tree) -> exp.Select | None:
-    """The outermost SELECT, if it is one."""
-    return tree if isinstance(tree, exp.Select) else None
 
 
 def _number(node: exp.Expr) -> bool:
@@ -48,200 +42,6 @@ def _column_info(column: exp.Column, tree: Tree, columns: Columns) -> tuple[str,
     return None
 
 
-# Right rewrites: each changes the tree it is given and says whether it did.
-
-
-def and_reordered(tree: Tree, columns: Columns) -> bool:
-    done = False
-    for node in list(tree.find_all(exp.And, exp.Or)):
-        if type(node.parent) is not type(node):
-            parts = [part.copy() for part in node.flatten(unnest=False)]
-            node.replace(
-                type(node).__name__ == "And" and exp.and_(*parts[::-1]) or exp.or_(*parts[::-1])
-            )
-            done = True
-            break
-    return done
-
-
-def sides_turned(tree: Tree, columns: Columns) -> bool:
-    done = False
-    for node in list(tree.find_all(*FLIPPED)):
-        turned = FLIPPED[type(node)](this=node.expression.copy(), expression=node.this.copy())
-        if not node.find(exp.Query):
-            node.replace(turned)
-            done = True
-    return done
-
-
-def aliases_renamed(tree: Tree, columns: Columns) -> bool:
-    names: dict[str, str] = {}
-    ctes = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
-    tables = [t for t in tree.find_all(exp.Table) if t.name.lower() not in ctes]
-    if len({t.alias_or_name.lower() for t in tables}) < len(tables):
-        return False
-    for i, table in enumerate(tables):
-        names[table.alias_or_name.lower()] = f"zq{i}"
-        table.set("alias", exp.TableAlias(this=exp.to_identifier(f"zq{i}")))
-    for column in tree.find_all(exp.Column):
-        if column.table.lower() in names:
-            column.set("table", exp.to_identifier(names[column.table.lower()]))
-    return bool(names)
-
-
-def parentheses(tree: Tree, columns: Columns) -> bool:
-    found = list(tree.find_all(*COMPARISONS))
-    for node in found:
-        node.replace(exp.Paren(this=node.copy()))
-    return bool(found)
-
-
-def between_to_bounds(tree: Tree, columns: Columns) -> bool:
-    found = list(tree.find_all(exp.Between))
-    for node in found:
-        low = exp.GTE(this=node.this.copy(), expression=node.args["low"].copy())
-        high = exp.LTE(this=node.this.copy(), expression=node.args["high"].copy())
-        node.replace(exp.Paren(this=exp.and_(low, high)))
-    return bool(found)
-
-
-def in_to_or(tree: Tree, columns: Columns) -> bool:
-    found = [node for node in tree.find_all(exp.In) if node.expressions]
-    for node in found:
-        parts = [exp.EQ(this=node.this.copy(), expression=e.copy()) for e in node.expressions]
-        node.replace(exp.Paren(this=exp.or_(*parts)))
-    return bool(found)
-
-
-def equal_to_in(tree: Tree, columns: Columns) -> bool:
-    found = [n for n in tree.find_all(exp.EQ) if isinstance(n.expression, exp.Literal)]
-    for node in found:
-        node.replace(exp.In(this=node.this.copy(), expressions=[node.expression.copy()]))
-    return bool(found)
-
-
-def not_opposite(tree: Tree, columns: Columns) -> bool:
-    found = [n for n in tree.find_all(*OPPOSITE) if not n.find(exp.Query)]
-    for node in found:
-        other = OPPOSITE[type(node)](this=node.this.copy(), expression=node.expression.copy())
-        node.replace(exp.Not(this=exp.Paren(this=other)))
-    return bool(found)
-
-
-def _plain_join(tree: Tree) -> exp.Select | None:
-    """The outermost SELECT if it has joins with ON only, and no choice left to the order of rows."""
-    select = _own(tree)
-    if (
-        select is None
-        or not select.args.get("joins")
-        or select.find(exp.Star)
-        and not select.find(exp.Count)
-    ):
-        return None
-    if any(not join.args.get("on") or join.side for join in select.args["joins"]):
-        return None
-    return None if select.args.get("limit") and not select.args.get("order") else select
-
-
-def join_order_turned(tree: Tree, columns: Columns) -> bool:
-    select = _plain_join(tree)
-    if select is None or len(select.args["joins"]) != 1:
-        return False
-    first, join = select.args["from_"], select.args["joins"][0]
-    one, two = first.this.copy(), join.this.copy()
-    first.set("this", two)
-    join.set("this", one)
-    return True
-
-
-def join_to_comma(tree: Tree, columns: Columns) -> bool:
-    select = _plain_join(tree)
-    if select is None:
-        return False
-    conditions = [join.args["on"].copy() for join in select.args["joins"]]
-    for join in select.args["joins"]:
-        join.set("on", None)
-        join.set("kind", None)
-        join.set("side", None)
-    select.where(*conditions, copy=False)
-    return True
-
-
-def count_star(tree: Tree, columns: Columns) -> bool:
-    """COUNT(x) -> COUNT(*) where x cannot be NULL: it is compared in the same WHERE."""
-    select = _own(tree)
-    where = select.args.get("where") if select is not None else None
-    if where is None or where.find(exp.Or, exp.Not, exp.Is, exp.Query):
-        return False
-    compared = {c.sql() for n in where.find_all(*COMPARISONS, exp.Between) for c in [n.this]}
-    found = [n for n in select.find_all(exp.Count) if n.this.sql() in compared]
-    for node in found:
-        node.set("this", exp.Star())
-    return bool(found)
-
-
-def count_one(tree: Tree, columns: Columns) -> bool:
-    found = [n for n in tree.find_all(exp.Count) if isinstance(n.this, exp.Star)]
-    for node in found:
-        node.set("this", exp.Literal.number(1))
-    return bool(found)
-
-
-def distinct_to_group(tree: Tree, columns: Columns) -> bool:
-    select = _own(tree)
-    if select is None or not select.args.get("distinct"):
-        return False
-    if any(select.args.get(key) for key in ("group", "order", "limit")):
-        return False
-    if not all(isinstance(each.unalias(), exp.Column) for each in select.expressions):
-        return False
-    select.set("distinct", None)
-    select.group_by(*[each.unalias().copy() for each in select.expressions], copy=False)
-    return True
-
-
-def subquery_to_cte(tree: Tree, columns: Columns) -> bool:
-    found = next((n for n in tree.find_all(exp.In) if n.args.get("query")), None)
-    if found is None or not isinstance(tree, exp.Select):
-        return False
-    inner = found.args["query"].this
-    names = {t.alias_or_name.lower() for t in inner.find_all(exp.Table)}
-    if any(c.table and c.table.lower() not in names for c in inner.find_all(exp.Column)):
-        return False  # correlated
-    inner = inner.copy()
-    found.set("query", exp.Subquery(this=exp.select("*").from_("wcte")))
-    tree.with_("wcte", as_=inner, copy=False)
-    return True
-
-
-REWRITES: dict[str, Callable[[Tree, Columns], bool]] = {
-    edit.__name__: edit
-    for edit in (
-        and_reordered, sides_turned, aliases_renamed, parentheses, between_to_bounds, in_to_or,
-        equal_to_in, not_opposite, join_order_turned, join_to_comma, count_star, count_one,
-        distinct_to_group, subquery_to_cte,
-    )
-}  # fmt: skip
-
-
-def rewrites(tree: Tree, columns: Columns) -> Iterator[tuple[str, str]]:
-    """(kind, text) of queries with the same answer."""
-    plain = tree.sql(dialect="sqlite")
-    for kind, edit in REWRITES.items():
-        copy = tree.copy()
-        if edit(copy, columns):
-            yield kind, copy.sql(dialect="sqlite")
-    yield "quoted names", tree.sql(dialect="sqlite", identify=True)
-    if "<>" in plain:
-        yield "!=", plain.replace("<>", "!=")
-    if not list(tree.find_all(exp.Order)):
-        yield "wrapped", f"SELECT * FROM ({plain}) AS wq"
-        yield "as a CTE", f"WITH wq AS ({plain}) SELECT * FROM wq"
-
-
-# Mistakes: each yields trees.
-
-
 def _conditions(tree: Tree) -> list[exp.Expr]:
     """Comparisons with a number or text, of columns that no other condition is about."""
     found = [
@@ -259,15 +59,14 @@ def _can_matter(node: exp.Expr, other: exp.Expr) -> bool:
     """Whether two bounds on COUNT(*) differ for some number of rows from 1 on."""
     if not isinstance(node.this, exp.Count):
         return True
-    rules = {exp.EQ: "==", exp.NEQ: "!=", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">="}
-    compare = {
-        "==": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b,
-        "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
+    holds = {
+        exp.EQ: operator.eq, exp.NEQ: operator.ne, exp.LT: operator.lt, exp.LTE: operator.le,
+        exp.GT: operator.gt, exp.GTE: operator.ge,
     }  # fmt: skip
 
     def truth(each: exp.Expr) -> list[bool]:
         bound = float(each.expression.this)
-        return [compare[rules[type(each)]](n, bound) for n in range(1, int(bound) + 4)]
+        return [holds[type(each)](n, bound) for n in range(1, int(bound) + 4)]
 
     return truth(node)[: len(truth(other))] != truth(other)[: len(truth(node))]
 
@@ -343,7 +142,7 @@ def aggregate_swapped(tree: Tree, columns: Columns, rng: random.Random) -> Itera
 
 
 def distinct_dropped(tree: Tree, columns: Columns, rng: random.Random) -> Iterator[Tree]:
-    select = _own(tree)
+    select = own(tree)
     if select is None or select.args.get("group"):
         return
     keys = [
@@ -367,7 +166,7 @@ def distinct_dropped(tree: Tree, columns: Columns, rng: random.Random) -> Iterat
 
 def order_key(tree: Tree, columns: Columns, rng: random.Random) -> Iterator[Tree]:
     """The second key of ORDER BY dropped or turned."""
-    select = _own(tree)
+    select = own(tree)
     order = select.args.get("order") if select is not None else None
     if order is None or len(order.expressions) < 2:
         return
@@ -389,7 +188,7 @@ def order_key(tree: Tree, columns: Columns, rng: random.Random) -> Iterator[Tree
 
 
 def order_turned(tree: Tree, columns: Columns, rng: random.Random) -> Iterator[Tree]:
-    select = _own(tree)
+    select = own(tree)
     order = select.args.get("order") if select is not None else None
     alone = select is not None and not select.args.get("group") and select.find(exp.AggFunc)
     if order is not None and not alone:
@@ -400,7 +199,7 @@ def order_turned(tree: Tree, columns: Columns, rng: random.Random) -> Iterator[T
 
 
 def limit_changed(tree: Tree, columns: Columns, rng: random.Random) -> Iterator[Tree]:
-    select = _own(tree)
+    select = own(tree)
     limit = select.args.get("limit") if select is not None else None
     alone = select is not None and not select.args.get("group") and select.find(exp.AggFunc)
     if limit is not None and _number(limit.expression) and not alone:
@@ -465,8 +264,21 @@ def not_dropped(tree: Tree, columns: Columns, rng: random.Random) -> Iterator[Tr
         yield copy
 
 
+def text_changed(tree: Tree, columns: Columns, rng: random.Random) -> Iterator[Tree]:
+    """Another text, or another place for it in LIKE."""
+    for i, node in enumerate(tree.find_all(exp.EQ, exp.NEQ, exp.Like)):
+        text = node.expression
+        if isinstance(text, exp.Literal) and text.is_string and node.this.find(exp.Column):
+            copy = tree.copy()
+            mine = list(copy.find_all(exp.EQ, exp.NEQ, exp.Like))[i]
+            like = isinstance(node, exp.Like)
+            other = f"%{text.this.strip('%')}" if like else f"{text.this}s"
+            mine.set("expression", exp.Literal.string(other))
+            yield copy
+
+
 MISTAKES = (
-    strictness, off_by_one, opposite, and_to_or, condition_dropped, aggregate_swapped,
+    text_changed, strictness, off_by_one, opposite, and_to_or, condition_dropped, aggregate_swapped,
     distinct_dropped, order_key, order_turned, limit_changed, wrong_column, wrong_join,
     set_operation, not_dropped,
 )  # fmt: skip
