@@ -164,6 +164,13 @@ def distinct_dropped(tree: Tree, columns: Columns, rng: random.Random) -> Iterat
             yield copy
 
 
+def _turn(key: exp.Ordered) -> None:
+    """ASC for DESC, without a word on NULLs."""
+    desc = not key.args.get("desc")
+    key.set("desc", desc)
+    key.set("nulls_first", not desc)
+
+
 def order_key(tree: Tree, columns: Columns, rng: random.Random) -> Iterator[Tree]:
     """The second key of ORDER BY dropped or turned."""
     select = own(tree)
@@ -183,7 +190,7 @@ def order_key(tree: Tree, columns: Columns, rng: random.Random) -> Iterator[Tree
     yield copy
     copy = tree.copy()
     last = copy.args["order"].expressions[-1]
-    last.set("desc", not last.args.get("desc"))
+    _turn(last)
     yield copy
 
 
@@ -194,7 +201,7 @@ def order_turned(tree: Tree, columns: Columns, rng: random.Random) -> Iterator[T
     if order is not None and not alone:
         copy = tree.copy()
         first = copy.args["order"].expressions[0]
-        first.set("desc", not first.args.get("desc"))
+        _turn(first)
         yield copy
 
 

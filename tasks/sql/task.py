@@ -17,10 +17,8 @@ from utils.profiles import Profile
 
 SPLITS = ("pretrain", "train", "validation", "test", "seen_names")
 HUB_TEST_ROWS = 2000
-SQL_TAG = re.compile(
-    r"[ \t]*(?:[a-z]{0,12}sql|sqlite3?|sqlite_sql|postgres|mariadb)\b", re.IGNORECASE
-)
-OTHER_TAG = re.compile(r"[a-z0-9+#-]{1,20}[ \t]*\r?\n(?=[^\n])", re.IGNORECASE)
+SQL_TAG = re.compile(r"\s*(?:[a-z]{0,12}sql|sqlite3?|postgres|mariadb)\b", re.IGNORECASE)
+OTHER_TAG = re.compile(r"(?!select\b|with\b)[a-z0-9+#-]{1,20}(?=[ \t]*\r?\n)", re.IGNORECASE)
 MAX_NEW_TOKENS = 48  # the longest gold query of the generator is shorter
 
 
@@ -55,9 +53,10 @@ def extract_sql(completion: str) -> str:
     fences = [fence for fence in completion.split("```")[1::2] if fence.strip()]
     tagged = [fence for fence in fences if SQL_TAG.match(fence)]
     if fences:
-        completion = SQL_TAG.sub("", (tagged or fences)[-1], count=1)
-        completion = OTHER_TAG.sub("", completion, count=1)
-    return completion.strip().rstrip("; \n").strip()
+        completion = (tagged or fences)[-1]
+        tag = SQL_TAG.match(completion) or OTHER_TAG.match(completion)
+        completion = completion[tag.end() if tag else 0 :]
+    return completion.strip().rstrip("; \n")
 
 
 def demonstrations(
