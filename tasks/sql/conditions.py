@@ -54,16 +54,13 @@ class Conditions(Names):
             before, self.loose = self.loose, negated
             self.inside(node, scope)
             self.loose = before
-        elif isinstance(node, exp.In):
-            for value in node.expressions:
-                self._comparison(node.this, "=", value, scope, negated) or self._other(
-                    node, scope, negated
-                )
-        elif isinstance(node, exp.Between):
-            for op, side in ((">=", "low"), ("<=", "high")):
-                self._comparison(node.this, op, node.args[side], scope, negated) or self._other(
-                    node, scope, negated
-                )
+        elif isinstance(node, exp.In | exp.Between):
+            pairs = [("=", value) for value in node.expressions]
+            if isinstance(node, exp.Between):
+                pairs = [(">=", node.args["low"]), ("<=", node.args["high"])]
+            read = [self._comparison(node.this, *pair, scope, negated) for pair in pairs]
+            if not all(read):
+                self._other(node, scope, negated)
         elif type(node) not in OPERATORS or not self._comparison(
             node.this, OPERATORS[type(node)], node.expression, scope, negated
         ):
