@@ -766,7 +766,7 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ("term", "fresh.unlink(missing_ok=True)", "pass"),
         ],
     ),
-    "tasks/sql/compare.py": (
+    "tasks/sql/rows.py": (
         ("tasks/sql/test_compare.py",),
         [
             ("condition", "if not ordered:", "if ordered:"),
@@ -777,12 +777,13 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
                 "if len(first) > len(second):\n        return False\n"
                 "    second = second[: len(first)]\n",
             ),
-            (
-                "term",
-                "        if not any(cell for database in gold.databases for row in database.rows "
-                "for cell in row):\n            return False\n",
-                "",
-            ),
+        ],
+    ),
+    "tasks/sql/compare.py": (
+        ("tasks/sql/test_compare.py", "tasks/sql/test_task.py"),
+        [
+            ("term", "        if not gold.telling:\n            return False\n", ""),
+            ("condition", "return len(answers) > 1 and any(", "return any("),
             (
                 "condition",
                 "return all(\n            _answers_alike",
@@ -802,12 +803,102 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
                 "key=lambda database: not database.ordered",
                 "key=lambda database: database.ordered",
             ),
+            ("arguments", "_extra_databases(gold, sql, tokens))", "())"),
+            ("condition", 'if failed.kind != "limit":', 'if failed.kind == "limit":'),
+        ],
+    ),
+    "tasks/sql/groups.py": (
+        ("tasks/sql/test_fill.py",),
+        [
+            ("off by one", "+ step for step in (0, 1, -1)]", "+ step for step in (0, 1)]"),
+            ("off by one", "(number, number + 1, number - 1)", "(number + 1, number - 1)"),
+            (
+                "sign",
+                'sign = -1 if bound.aggregate == "MAX"',
+                'sign = 1 if bound.aggregate == "MAX"',
+            ),
+            ("term", "    if bound.distinct:\n", "    if False:\n"),
+            ("condition", "if root[0] == many and bad:", "if False:"),
+            (
+                "arguments",
+                "steps.append((shared | own, [many]))",
+                "steps.append((shared | own, others))",
+            ),
+        ],
+    ),
+    "tasks/sql/plans.py": (
+        ("tasks/sql/test_fill.py", "tasks/sql/test_compare.py"),
+        [
+            ("term", "plan[root] = self.wishes.key()", "pass"),
+            ("term", "plan if bare else self._good() | plan", "plan"),
+            (
+                "constant",
+                "for step in (0, 1, -1):\n                value",
+                "for step in (1, -1):\n                value",
+            ),
+            ("term", "        plans += self._pair_plans()\n", ""),
+            ("constant", "MAX_ONES = 48 ", "MAX_ONES = 1 "),
+        ],
+    ),
+    "tasks/sql/wishes.py": (
+        ("tasks/sql/test_fill.py", "tasks/sql/test_compare.py"),
+        [
+            ("condition", "if all(met)]", "if any(met)]"),
+            ("arguments", "for term in order[-1:] if term}", "for term in order[:1] if term}"),
             (
                 "term",
-                "for database in itertools.chain(gold.databases, _extra_databases(gold, tokens))",
-                "for database in gold.databases",
+                "        found += [name for name in names if (table, name) in self.keyed]\n",
+                "",
             ),
-            ("condition", 'if failed.kind != "limit":', 'if failed.kind == "limit":'),
+            ("condition", "found += [(keys, shown)] * bool(shown)", "pass"),
+            ("off by one", "self.fresh += 3\n", "self.fresh += 0\n"),
+        ],
+    ),
+    "tasks/sql/values.py": (
+        ("tasks/sql/test_fill.py",),
+        [
+            ("constant", "steps = [1, -1, 1000", "steps = [1000"),
+            ("condition", "abs(each) < 2**63", "abs(each) < 2**53"),
+            ("off by one", "for step in (-1, 0, 1) if 0 < n", "for step in (0,) if 0 < n"),
+            ("term", "(0, 0, 1), (0, 0, -1), ", ""),
+            (
+                "condition",
+                "tuple(each == 1 for each in truths)",
+                "tuple(each == 0 for each in truths)",
+            ),
+        ],
+    ),
+    "tasks/sql/conditions.py": (
+        ("tasks/sql/test_read.py",),
+        [
+            ("term", "FLIPPED.get(op, op), left", "op, left"),
+            (
+                "sign",
+                "self.conditions(node.this, scope, not negated)",
+                "self.conditions(node.this, scope, negated)",
+            ),
+            ("arguments", "scope), inner, loose=negated)", "scope), inner)"),
+            ("constant", '("<=", node.args["high"])', '("<", node.args["high"])'),
+        ],
+    ),
+    "tasks/sql/read.py": (
+        ("tasks/sql/test_read.py",),
+        [
+            ("condition", "self.facts.root(term) in closed", "True"),
+            ("off by one", "select.expressions[number - 1]", "select.expressions[number - 2]"),
+            ("arguments", "isinstance(node, exp.Except))", "False)"),
+            ("constant", "exp.Limit, exp.Offset, exp.Order,", "exp.Offset, exp.Order,"),
+        ],
+    ),
+    "tasks/sql/syntax.py": (
+        ("tasks/sql/test_read.py",),
+        [
+            ("constant", "MAX_JOINS = 7 ", "MAX_JOINS = 70 "),
+            ("constant", "MAX_DEPTH = 10 ", "MAX_DEPTH = 1000 "),
+            ("constant", "MAX_PREFIXES = 40 ", "MAX_PREFIXES = 4000 "),
+            ("constant", "MAX_TOKENS = 400", "MAX_TOKENS = 4000"),
+            ("term", "RecursionError, ValueError", "RecursionError"),
+            ("sign", "else -value", "else value"),
         ],
     ),
     "tasks/rewards/extract.py": (
@@ -945,15 +1036,19 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
         ],
     ),
     "tasks/sql/task.py": (
-        ("tasks/test_tasks.py",),
+        ("tasks/test_tasks.py", "tasks/sql/test_task.py"),
         [
             (
                 "arguments",
                 "extract_sql(completion), example.answer)",
                 "example.answer, example.answer)",
             ),
-            ("term", 'rest.partition("```")[0].removeprefix("sql")', 'rest.partition("```")[0]'),
-            ("term", '.rstrip(";")', ""),
+            ("term", "tag.end() if tag else 0 :", "0 :"),
+            ("arguments", "(tagged or fences)[-1]", "(tagged or fences)[0]"),
+            ("term", "(tagged or fences)", "fences"),
+            ("condition", "(?!select\\b|with\\b)", ""),
+            ("term", '.rstrip("; \\n")', ""),
+            ("condition", 'return unscorable_because(example) == ""', "return True"),
             (
                 "sign",
                 'rows[-HUB_TEST_ROWS:] if split == "test"',
