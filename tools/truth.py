@@ -23,7 +23,8 @@ from collections import Counter
 
 import pytest
 
-from relatives import dpo, grpo
+from relatives import advantages as other_advantages
+from relatives import dpo, grpo, samplers
 from scripts.run_notebooks import ROOT, use_fixed_env
 from scripts.whole_file import write_whole
 from utils import advantages, kl, logprobs, losses, profiles
@@ -34,6 +35,7 @@ Cell = tuple[str, str]  # function, kind
 # Public functions of modules that hold other things too.
 ELSEWHERE = {
     "shared_prompt": "forward.shared_prompt",
+    "sequential_kl": "relatives.dpo.sequential_kl",
     "chunked_logprobs": "engines.chunked.chunked_logprobs",
 }
 
@@ -79,7 +81,7 @@ def public_functions() -> dict[str, str]:
         for name in vars(family):
             if name.endswith("_loss"):
                 found[name] = f"{family.__name__}.{name}"
-    for module in (advantages, kl, logprobs):
+    for module in (advantages, kl, logprobs, other_advantages, samplers):
         for name, member in inspect.getmembers(module, inspect.isfunction):
             if member.__module__ == module.__name__ and not name.startswith("_"):
                 found[name] = f"{module.__name__.removeprefix('utils.')}.{name}"

@@ -147,24 +147,6 @@ def completion_logprobs_and_entropy(
     return logprobs, spread
 
 
-def importance_weights(
-    logprobs: Float[Tensor, "*shape"],
-    sampler_logprobs: Float[Tensor, "*shape"],
-    mask: Shaped[Tensor, "*shape"],
-    limit: float = 3.0,
-) -> Float[Tensor, "*shape"]:
-    """Truncated weights that make up for a sampler that is not quite the model; constants.
-
-    w = min(exp(log pi - log q), limit) on completion tokens, 0 elsewhere
-
-    pi is the training model, q the sampler. The mean of w f over samples of q is near the mean of f
-    over samples of pi, and no single token weighs more than `limit`.
-    """
-    # What a sampler writes beyond the end, NaN or infinity too, must not survive times 0.
-    gap = (logprobs - sampler_logprobs).detach().masked_fill(mask == 0, 0.0)
-    return gap.exp().clamp(max=limit) * mask
-
-
 def entropy(logits: Float[Tensor, "*shape V"]) -> Float[Tensor, "*shape"]:
     """-sum_v p_v log p_v in nats. A logit of -inf (a token ruled out) adds 0, not NaN."""
     return _entropy(torch.log_softmax(full_precision(logits), dim=-1))
