@@ -425,11 +425,7 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ),
             ("arguments", "else logits / temperature", "else logits * temperature"),
             ("condition", "logits if temperature == 1", "logits if temperature <= 1"),
-            (
-                "mask",
-                "torch.where(mask.bool().unsqueeze(-1), both, 0.0)",
-                "both",
-            ),
+            ("mask", "torch.where(inputs[-1].bool().unsqueeze(-1), both, 0.0)", "both"),
             ("detach", "logprobs if entropy_gradient", "logprobs if not entropy_gradient"),
             ("mask", "torch.where(mask.bool(), logprobs, 0.0)", "logprobs"),
             ("sign", "return -(logprobs.exp()", "return (logprobs.exp()"),

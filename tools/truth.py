@@ -49,6 +49,7 @@ REDUCTION = "a sum over given numbers: there is no expectation to enumerate"
 COUNTS = "Counts are tests; one that draws its own inputs, a hundred or so, counts once."
 NO_SUM = "the paper defines a loss a row and no expectation with a known optimum"
 WHOLE = "TRL runs prompt and completion in one pass: compared as completion_logprobs"
+HALVES = "its halves are: completion_logprobs and entropy"
 # Why a cell has no test. A reason for a cell that has one is a mistake, and so is a hole.
 ABSENT: dict[Cell, str] = {
     ("orpo_loss", "enumeration"): NO_SUM,
@@ -62,6 +63,8 @@ ABSENT: dict[Cell, str] = {
     ("label_logits", "enumeration"): "it picks positions: nothing random in it",
     ("shared_prompt", "trl"): WHOLE,
     ("completion_logits", "trl"): WHOLE,
+    ("completion_logprobs_and_entropy", "enumeration"): HALVES,
+    ("completion_logprobs_and_entropy", "trl"): HALVES,
     ("masked_sum", "enumeration"): REDUCTION,
     ("masked_sum", "trl"): "TRL has no such function",
     ("masked_mean", "enumeration"): REDUCTION,

@@ -122,10 +122,7 @@ def completion_logprobs(
 
 def completion_logprobs_and_entropy(
     model: PreTrainedModel,
-    prompt_ids: Int[Tensor, "Q P"],
-    prompt_mask: Shaped[Tensor, "Q P"],
-    completion_ids: Int[Tensor, "B T"],
-    mask: Shaped[Tensor, "B T"],
+    *inputs: Shaped[Tensor, "..."],
     temperature: float = 1.0,
     entropy_gradient: bool = False,
 ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
@@ -134,7 +131,6 @@ def completion_logprobs_and_entropy(
     One softmax serves both. Without `entropy_gradient` the entropy is a constant: to be logged.
     """
     positive(temperature=temperature)
-    inputs = prompt_ids, prompt_mask, completion_ids, mask
 
     def keep(logits: Float[Tensor, "b n V"], ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n 2"]:
         logprobs = torch.log_softmax(_tempered(logits, temperature), dim=-1)
@@ -143,8 +139,7 @@ def completion_logprobs_and_entropy(
         return torch.cat([chosen, spread.unsqueeze(-1)], dim=-1)
 
     both = shared_prompt(partial(_logits, model), *inputs, keep)
-    logprobs, spread = torch.where(mask.bool().unsqueeze(-1), both, 0.0).unbind(-1)
-    return logprobs, spread
+    return torch.where(inputs[-1].bool().unsqueeze(-1), both, 0.0).unbind(-1)
 
 
 def entropy(logits: Float[Tensor, "*shape V"]) -> Float[Tensor, "*shape"]:

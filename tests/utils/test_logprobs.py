@@ -308,6 +308,7 @@ def test_completion_logits_give_the_same_logprobs(model):
     torch.testing.assert_close(lp.gather_logprobs(logits, inputs[2]) * inputs[3], expected)
 
 
+@pytest.mark.truth("completion_logprobs_and_entropy", "loop", "gradient")
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_logprobs_and_entropy_from_one_softmax(model, temperature):
     inputs, parameters = batch(), list(model.parameters())
@@ -316,7 +317,8 @@ def test_logprobs_and_entropy_from_one_softmax(model, temperature):
     expected = lp.gather_logprobs(logits, inputs[2])[kept], lp.entropy(logits)[kept]
     weights = torch.arange(int(kept.sum()), dtype=torch.float64).cos()
     for with_gradient in (True, False):
-        found = lp.completion_logprobs_and_entropy(model, *inputs, temperature, with_gradient)
+        options = {"temperature": temperature, "entropy_gradient": with_gradient}
+        found = lp.completion_logprobs_and_entropy(model, *inputs, **options)
         for ours, slow, free in zip(found, expected, (True, with_gradient), strict=True):
             assert ours.shape == kept.shape and not ours[~kept].any()
             torch.testing.assert_close(ours[kept], slow)
