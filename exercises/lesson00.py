@@ -142,7 +142,9 @@ reinforce_gradient = Exercise(
     mistakes=_REINFORCE_MISTAKES,
     cases=list(_reinforce_cases()),
     success="equal to the gradient by autograd",
-    hints={"must match the size": "weights is (n,) and directions (n, V): weights[:, None]."},
+    hints={
+        "must match the size": "rewards - baseline is (n,), the directions (n, V): (rewards - baseline)[:, None]."
+    },
 )
 
 

@@ -5,7 +5,7 @@ import torch
 from exercises.calls import Case, ragged_mask, worked_case
 from exercises.judge import Exercise
 from exercises.shared import DIVIDED
-from utils import logprobs as utils_logprobs
+from relatives import samplers
 
 
 def my_importance_weights(logprobs, sampler_logprobs, mask, limit):
@@ -65,10 +65,10 @@ def _cases():
 
 
 importance_weights = Exercise(
-    reference=utils_logprobs.importance_weights,
+    reference=samplers.importance_weights,
     answer=my_importance_weights,
     mistakes=_MISTAKES,
     cases=list(_cases()),
-    success="weights equal utils.logprobs.importance_weights",
+    success="weights equal relatives.samplers.importance_weights",
     grads=["logprobs", "sampler_logprobs"],
 )

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from utils.arguments import not_negative, one_of, per_sequence, positive
+from utils.arguments import full_precision, not_negative, one_of, per_sequence, positive
+from utils.logprobs import masked_sum
 from utils.losses.dpo import log_ratios, pair_metrics
 
 LOSS_TYPES = ("sigmoid", "robust", "ipo", "hinge", "dpop")
@@ -178,6 +179,35 @@ def kto_loss(
     }
 
 
+def sequential_kl(
+    ref_logits: Float[Tensor, "B T V"],
+    logits: Float[Tensor, "B T V"],
+    mask: Shaped[Tensor, "B T"],
+) -> Float[Tensor, " B"]:
+    """Forward KL of each completion, KL(ref || policy) in nats: the SeqKL of TDPO.
+
+    sum_t mask_t sum_v ref(v | s_t) [log ref(v | s_t) - log policy(v | s_t)]   (Zeng et al. 2024)
+
+    Logits stand beside the tokens that they predict (`logprobs.completion_logits`); the reference
+    gets no gradient. A token that the reference rules out (logit -inf) adds 0; one that only the
+    policy rules out makes the KL infinite.
+    """
+    if logits.ndim != 3 or logits.shape != ref_logits.shape or mask.shape != logits.shape[:2]:
+        raise ValueError(
+            f"ref_logits {tuple(ref_logits.shape)}, logits {tuple(logits.shape)} and mask "
+            f"{tuple(mask.shape)}: need (B, T, V) twice and (B, T)"
+        )
+    kept = mask.bool().unsqueeze(-1)
+    # Padding is replaced before the softmax: behind it, a NaN would still reach the gradient.
+    ref, policy = (
+        torch.where(kept, full_precision(x), 0.0).log_softmax(-1)
+        for x in (ref_logits.detach(), logits)
+    )
+    probs = ref.exp()
+    difference = torch.where(probs == 0, 0.0, ref - policy)  # 0 * inf would be NaN
+    return masked_sum((probs * difference).sum(-1), mask, dim=1)
+
+
 def tdpo_loss(
     policy_chosen: Float[Tensor, " B"],
     policy_rejected: Float[Tensor, " B"],
@@ -194,7 +224,7 @@ def tdpo_loss(
     loss = mean_i [-log sigmoid(z - beta alpha (rejected_kl - sg(chosen_kl)))]
 
     sg stops the gradient: the KL of the chosen completion shifts the loss, but is not trained. The
-    KLs are forward, KL(ref || policy), summed over the tokens (`kl.sequential_kl`). alpha = 0 is
+    KLs are forward, KL(ref || policy), summed over the tokens (`sequential_kl`). alpha = 0 is
     DPO.
     """
     positive(beta=beta)

@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "utils": {"utils"},
     "relatives": {"relatives", "utils"},
     "tasks": {"tasks", "utils"},
-    "exercises": {"exercises", "utils"},
+    "exercises": {"exercises", "relatives", "utils"},
     "engines": {"engines", "utils"},
 }
 ROOMS = {*MAY_IMPORT, "scripts", "tools", "benchmarks", "tests"}

@@ -1,4 +1,4 @@
-"""KL divergences: estimates from sampled tokens, and one that is exact over the vocabulary.
+"""KL divergences estimated from sampled tokens, and the coefficient of their penalty.
 
 k1, k2 and k3 estimate KL(policy || ref) from tokens x that the policy sampled (Schulman 2020). With
 r = log policy(x) - log ref(x):
@@ -12,12 +12,14 @@ r = log policy(x) - log ref(x):
 A good estimate of the *value* need not be a good *loss*: whose gradient is whose, in docs/kl.md.
 """
 
+import math
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
-from utils.arguments import full_precision
-from utils.logprobs import masked_sum
+from utils.arguments import positive
 
 
 def k1(
@@ -46,30 +48,33 @@ def k3(
     return torch.expm1(-r) + r  # expm1: exp(-r) - 1 would lose all digits of a small r
 
 
-def sequential_kl(
-    ref_logits: Float[Tensor, "B T V"],
-    logits: Float[Tensor, "B T V"],
-    mask: Shaped[Tensor, "B T"],
-) -> Float[Tensor, " B"]:
-    """Forward KL of each completion, KL(ref || policy) in nats: the SeqKL of TDPO.
+@dataclass
+class FixedKLController:
+    """A KL coefficient that stays as it is."""
 
-    sum_t mask_t sum_v ref(v | s_t) [log ref(v | s_t) - log policy(v | s_t)]   (Zeng et al. 2024)
+    coef: float
 
-    Logits stand beside the tokens that they predict (`logprobs.completion_logits`); the reference
-    gets no gradient. A token that the reference rules out (logit -inf) adds 0; one that only the
-    policy rules out makes the KL infinite.
+    def update(self, kl: float, n_samples: int) -> float:
+        return self.coef
+
+
+@dataclass
+class AdaptiveKLController:
+    """KL coefficient that moves until the KL meets a target (Ziegler et al. 2019, section 2.2).
+
+    coef <- coef * (1 + clip(kl / target - 1, -0.2, 0.2) * n_samples / horizon)
+
+    kl and target in nats a sequence; horizon and n_samples in completions: 1 for a whole batch
+    would leave the coefficient where it is. `coef` is all its state.
     """
-    if logits.ndim != 3 or logits.shape != ref_logits.shape or mask.shape != logits.shape[:2]:
-        raise ValueError(
-            f"ref_logits {tuple(ref_logits.shape)}, logits {tuple(logits.shape)} and mask "
-            f"{tuple(mask.shape)}: need (B, T, V) twice and (B, T)"
-        )
-    kept = mask.bool().unsqueeze(-1)
-    # Padding is replaced before the softmax: behind it, a NaN would still reach the gradient.
-    ref, policy = (
-        torch.where(kept, full_precision(x), 0.0).log_softmax(-1)
-        for x in (ref_logits.detach(), logits)
-    )
-    probs = ref.exp()
-    difference = torch.where(probs == 0, 0.0, ref - policy)  # 0 * inf would be NaN
-    return masked_sum((probs * difference).sum(-1), mask, dim=1)
+
+    coef: float
+    target: float
+    horizon: float
+
+    def update(self, kl: float, n_samples: int) -> float:
+        positive(coef=self.coef, target=self.target, horizon=self.horizon, n_samples=n_samples)
+        if not math.isfinite(kl):
+            raise ValueError(f"kl is {kl}: find out why before the next step")
+        self.coef *= 1 + min(max(kl / self.target - 1, -0.2), 0.2) * n_samples / self.horizon
+        return self.coef

@@ -122,10 +122,7 @@ def completion_logprobs(
 
 def completion_logprobs_and_entropy(
     model: PreTrainedModel,
-    prompt_ids: Int[Tensor, "Q P"],
-    prompt_mask: Shaped[Tensor, "Q P"],
-    completion_ids: Int[Tensor, "B T"],
-    mask: Shaped[Tensor, "B T"],
+    *inputs: Shaped[Tensor, "..."],
     temperature: float = 1.0,
     entropy_gradient: bool = False,
 ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
@@ -134,7 +131,6 @@ def completion_logprobs_and_entropy(
     One softmax serves both. Without `entropy_gradient` the entropy is a constant: to be logged.
     """
     positive(temperature=temperature)
-    inputs = prompt_ids, prompt_mask, completion_ids, mask
 
     def keep(logits: Float[Tensor, "b n V"], ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n 2"]:
         logprobs = torch.log_softmax(_tempered(logits, temperature), dim=-1)
@@ -143,26 +139,7 @@ def completion_logprobs_and_entropy(
         return torch.cat([chosen, spread.unsqueeze(-1)], dim=-1)
 
     both = shared_prompt(partial(_logits, model), *inputs, keep)
-    logprobs, spread = torch.where(mask.bool().unsqueeze(-1), both, 0.0).unbind(-1)
-    return logprobs, spread
-
-
-def importance_weights(
-    logprobs: Float[Tensor, "*shape"],
-    sampler_logprobs: Float[Tensor, "*shape"],
-    mask: Shaped[Tensor, "*shape"],
-    limit: float = 3.0,
-) -> Float[Tensor, "*shape"]:
-    """Truncated weights that make up for a sampler that is not quite the model; constants.
-
-    w = min(exp(log pi - log q), limit) on completion tokens, 0 elsewhere
-
-    pi is the training model, q the sampler. The mean of w f over samples of q is near the mean of f
-    over samples of pi, and no single token weighs more than `limit`.
-    """
-    # What a sampler writes beyond the end, NaN or infinity too, must not survive times 0.
-    gap = (logprobs - sampler_logprobs).detach().masked_fill(mask == 0, 0.0)
-    return gap.exp().clamp(max=limit) * mask
+    return torch.where(inputs[-1].bool().unsqueeze(-1), both, 0.0).unbind(-1)
 
 
 def entropy(logits: Float[Tensor, "*shape V"]) -> Float[Tensor, "*shape"]:

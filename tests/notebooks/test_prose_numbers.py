@@ -33,7 +33,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "06_qwen3_4b_grpo": dict.fromkeys(["1.31", "3.17"], "rewards in a public notebook's outputs"),
     "03_ppo": {
         "1.13": "a release of TRL",
-        "0.15": "the monitor's default, in utils/monitor/checks.py",
+        "0.15": "the monitor's default, in utils/monitor.py",
     },
 }
 

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 
 from relatives import dpo as dpo_family
 from relatives import grpo as grpo_family
+from relatives.advantages import rloo_advantages
 from utils import losses
-from utils.advantages import gae, group_advantages, kl_shaped_rewards, rloo_advantages
+from utils.advantages import gae, group_advantages, kl_shaped_rewards
 from utils.logprobs import masked_mean, masked_sum
 
 torch.set_num_threads(1)

@@ -10,9 +10,10 @@ import pytest
 import torch
 from policy_table import BEFORE, CLOSE, COMPLETIONS, MASK, STATES, Problem, kl_of_states
 
+from relatives.advantages import reinforce_pp_advantages, rloo_advantages
+from relatives.dpo import sequential_kl
 from relatives.grpo import grpo_variant_loss
-from utils.advantages import STD_EPS, group_advantages, reinforce_pp_advantages, rloo_advantages
-from utils.kl import sequential_kl
+from utils.advantages import STD_EPS, group_advantages
 from utils.logprobs import entropy, masked_sum
 from utils.losses import (
     clipped_policy_loss,

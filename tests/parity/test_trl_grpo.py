@@ -11,8 +11,9 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+from relatives.advantages import reinforce_pp_advantages, rloo_advantages
 from relatives.grpo import grpo_variant_loss
-from utils.advantages import group_advantages, reinforce_pp_advantages, rloo_advantages
+from utils.advantages import group_advantages
 from utils.kl import k2
 from utils.logprobs import masked_mean
 from utils.losses import grpo_loss

@@ -8,8 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relatives.dpo import dpo_variant_loss, kto_loss, orpo_loss, simpo_loss, tdpo_loss
-from utils.kl import sequential_kl
+from relatives.dpo import (
+    dpo_variant_loss,
+    kto_loss,
+    orpo_loss,
+    sequential_kl,
+    simpo_loss,
+    tdpo_loss,
+)
 from utils.losses import dpo_loss
 
 torch.set_num_threads(1)

@@ -6,7 +6,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from utils.advantages import group_advantages, reinforce_pp_advantages, rloo_advantages
+from relatives.advantages import reinforce_pp_advantages, rloo_advantages
+from utils.advantages import group_advantages
 
 torch.set_num_threads(1)
 SCALES = ["group", "batch", "none"]

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
+from relatives.samplers import importance_weights
 from utils import forward
 from utils import logprobs as lp
 from utils.chat import pad_left
@@ -307,6 +308,7 @@ def test_completion_logits_give_the_same_logprobs(model):
     torch.testing.assert_close(lp.gather_logprobs(logits, inputs[2]) * inputs[3], expected)
 
 
+@pytest.mark.truth("completion_logprobs_and_entropy", "loop", "gradient")
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_logprobs_and_entropy_from_one_softmax(model, temperature):
     inputs, parameters = batch(), list(model.parameters())
@@ -315,7 +317,8 @@ def test_logprobs_and_entropy_from_one_softmax(model, temperature):
     expected = lp.gather_logprobs(logits, inputs[2])[kept], lp.entropy(logits)[kept]
     weights = torch.arange(int(kept.sum()), dtype=torch.float64).cos()
     for with_gradient in (True, False):
-        found = lp.completion_logprobs_and_entropy(model, *inputs, temperature, with_gradient)
+        options = {"temperature": temperature, "entropy_gradient": with_gradient}
+        found = lp.completion_logprobs_and_entropy(model, *inputs, **options)
         for ours, slow, free in zip(found, expected, (True, with_gradient), strict=True):
             assert ours.shape == kept.shape and not ours[~kept].any()
             torch.testing.assert_close(ours[kept], slow)
@@ -486,7 +489,7 @@ def test_importance_weights_are_truncated_constants():
     ours = torch.tensor([[-1.0, -0.5, -9.0], [-0.1, -2.0, float("nan")]], requires_grad=True)
     sampler = torch.tensor([[-1.5, -0.2, -9.0], [-6.0, -1.0, -float("inf")]])
     mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
-    weights = lp.importance_weights(ours, sampler, mask, limit=3.0)
+    weights = importance_weights(ours, sampler, mask, limit=3.0)
     slow = torch.zeros(2, 3)
     for b, t in ((0, 0), (0, 1), (1, 0), (1, 1)):
         slow[b, t] = min(math.exp(ours[b, t].item()) / math.exp(sampler[b, t].item()), 3.0)
@@ -498,5 +501,5 @@ def test_importance_weights_are_truncated_constants():
 def test_importance_weights_give_the_mean_under_the_model():
     model, sampler = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.4, 0.4, 0.2])
     value = torch.tensor([1.0, -2.0, 5.0])
-    weights = lp.importance_weights(model.log(), sampler.log(), torch.ones(3))
+    weights = importance_weights(model.log(), sampler.log(), torch.ones(3))
     torch.testing.assert_close((sampler * weights * value).sum(), (model * value).sum())
