@@ -143,7 +143,8 @@ reinforce_gradient = Exercise(
     cases=list(_reinforce_cases()),
     success="equal to the gradient by autograd",
     hints={
-        "must match the size": "rewards - baseline is (n,), the directions (n, V): (rewards - baseline)[:, None]."
+        "must match the size": "The advantages are (n,), the directions (n, V): use "
+        "(rewards - baseline)[:, None]."
     },
 )
 
