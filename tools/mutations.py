@@ -545,7 +545,7 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ("min/max", "max(CACHE_BLOCK, end - start)", "min(CACHE_BLOCK, end - start)"),
         ],
     ),
-    "utils/lora.py": (
+    "relatives/lora.py": (
         ("utils/test_lora.py",),
         [
             ("arguments", "self.scaling = alpha / rank", "self.scaling = rank / alpha"),
