@@ -127,7 +127,6 @@ class EvalResult:
     n_prompts: int
     samples: int  # a prompt
     stop_rate: float  # share of completions that ended by themselves
-    mean_length: float  # completion tokens, the stop token included
     scores: Float[Tensor, "Q G"] = field(repr=False)
     texts: list[list[str]] = field(repr=False)  # Q lists of G
 
@@ -168,7 +167,6 @@ def evaluate_completions(
         n_prompts=size,
         samples=group_size,
         stop_rate=rollout.finished.float().mean().item(),
-        mean_length=rollout.mask.sum(dim=1).mean().item(),
         scores=torch.tensor(scores).view(size, group_size),
         texts=[rollout.texts[i : i + group_size] for i in range(0, len(scores), group_size)],
     )

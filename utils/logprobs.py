@@ -182,18 +182,16 @@ def masked_mean(
 
 
 def masked_whiten(
-    x: Float[Tensor, "*shape"], mask: Shaped[Tensor, "*shape"], shift_mean: bool = True
+    x: Float[Tensor, "*shape"], mask: Shaped[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
     """(x - mean) / sqrt(var + 1e-8) over the positions where mask is not 0; 0 elsewhere.
 
-    var is the sample variance (divided by N - 1). With `shift_mean=False` the mean is added back.
+    var is the sample variance (divided by N - 1).
     """
     same_shape(mask, x=x)
     kept = mask.bool()
     count = kept.sum()
     if count < 2:
         raise ValueError(f"whitening needs at least 2 unmasked positions, got {int(count)}")
-    mean = masked_mean(x, mask)
-    centred = torch.where(kept, x - mean, 0.0)
-    whitened = centred * torch.rsqrt(centred.square().sum() / (count - 1) + 1e-8)
-    return whitened if shift_mean else torch.where(kept, whitened + mean, 0.0)
+    centred = torch.where(kept, x - masked_mean(x, mask), 0.0)
+    return centred * torch.rsqrt(centred.square().sum() / (count - 1) + 1e-8)

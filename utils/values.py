@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from utils.arguments import full_precision, same_shape, tokens_in_every_row
-from utils.forward import positions, shared_prompt
+from utils.forward import shared_prompt
 
 
 def last_token(scores: Shaped[Tensor, "B L"], mask: Shaped[Tensor, "B L"]) -> Shaped[Tensor, " B"]:
@@ -22,21 +22,6 @@ def last_token(scores: Shaped[Tensor, "B L"], mask: Shaped[Tensor, "B L"]) -> Sh
     columns = torch.arange(mask.shape[1], device=mask.device)
     last = torch.where(mask != 0, columns, -1).amax(1, keepdim=True)  # (B, 1)
     return scores.gather(1, last)[:, 0]
-
-
-def _head(model: PreTrainedModel, states: Float[Tensor, "*shape H"]) -> Float[Tensor, "*shape"]:
-    """The scalar head on hidden states, in float32 at least."""
-    return full_precision(model.score(states)[..., 0])
-
-
-def token_scores(
-    model: PreTrainedModel, input_ids: Int[Tensor, "B L"], attention_mask: Shaped[Tensor, "B L"]
-) -> Float[Tensor, "B L"]:
-    """The scalar head after each token of whole sequences, padded on either side."""
-    output = model.base_model(
-        input_ids=input_ids, attention_mask=attention_mask, position_ids=positions(attention_mask)
-    )
-    return _head(model, output.last_hidden_state)
 
 
 def completion_values(
@@ -54,7 +39,7 @@ def completion_values(
         return states[:, -1:] if last_only else states, output.past_key_values
 
     states = shared_prompt(forward, prompt_ids, prompt_mask, completion_ids, mask)  # (B, T, H)
-    return torch.where(mask.bool(), _head(model, states), 0.0)
+    return torch.where(mask.bool(), full_precision(model.score(states)[..., 0]), 0.0)
 
 
 def completion_scores(
