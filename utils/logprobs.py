@@ -7,8 +7,8 @@ from functools import partial
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from torch import Tensor, nn
+from transformers import Cache
 
 from utils.arguments import full_precision, positive, same_shape
 from utils.chat import IGNORE
@@ -52,7 +52,7 @@ def token_logprobs(
 
 
 def label_logits(
-    model: PreTrainedModel,
+    model: nn.Module,
     input_ids: Int[Tensor, "B L"],
     attention_mask: Shaped[Tensor, "B L"],
     labels: Int[Tensor, "B L"],
@@ -80,14 +80,14 @@ def label_logits(
     return model.get_output_embeddings()(torch.cat(states)), torch.cat(targets)
 
 
-def _logits(model: PreTrainedModel, last_only: bool, **inputs) -> tuple[Tensor, Cache | None]:
+def _logits(model: nn.Module, last_only: bool, **inputs) -> tuple[Tensor, Cache | None]:
     """How `forward.shared_prompt` runs a language model."""
     output = model(**inputs, logits_to_keep=int(last_only))  # 0 keeps all
     return output.logits, output.past_key_values
 
 
 def completion_logits(
-    model: PreTrainedModel,
+    model: nn.Module,
     prompt_ids: Int[Tensor, "Q P"],
     prompt_mask: Shaped[Tensor, "Q P"],
     completion_ids: Int[Tensor, "B T"],
@@ -98,7 +98,7 @@ def completion_logits(
 
 
 def completion_logprobs(
-    model: PreTrainedModel,
+    model: nn.Module,
     prompt_ids: Int[Tensor, "Q P"],
     prompt_mask: Shaped[Tensor, "Q P"],
     completion_ids: Int[Tensor, "B T"],
@@ -121,7 +121,7 @@ def completion_logprobs(
 
 
 def completion_logprobs_and_entropy(
-    model: PreTrainedModel,
+    model: nn.Module,
     *inputs: Shaped[Tensor, "..."],
     temperature: float = 1.0,
     entropy_gradient: bool = False,

@@ -8,8 +8,8 @@ docs/values.md.
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from torch import Tensor, nn
+from transformers import Cache
 
 from utils.arguments import full_precision, same_shape, tokens_in_every_row
 from utils.forward import shared_prompt
@@ -25,7 +25,7 @@ def last_token(scores: Shaped[Tensor, "B L"], mask: Shaped[Tensor, "B L"]) -> Sh
 
 
 def completion_values(
-    model: PreTrainedModel,
+    model: nn.Module,
     prompt_ids: Int[Tensor, "Q P"],
     prompt_mask: Shaped[Tensor, "Q P"],
     completion_ids: Int[Tensor, "B T"],
@@ -43,7 +43,7 @@ def completion_values(
 
 
 def completion_scores(
-    model: PreTrainedModel,
+    model: nn.Module,
     prompt_ids: Int[Tensor, "Q P"],
     prompt_mask: Shaped[Tensor, "Q P"],
     completion_ids: Int[Tensor, "B T"],
@@ -60,7 +60,7 @@ def completion_scores(
 
 
 def completion_rewards(
-    model: PreTrainedModel,
+    model: nn.Module,
     prompt_ids: Int[Tensor, "Q P"],
     prompt_mask: Shaped[Tensor, "Q P"],
     completion_ids: Int[Tensor, "B T"],
