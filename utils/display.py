@@ -38,6 +38,12 @@ class Rendered:
         return self.text
 
 
+class Markdown(str):
+    """Text that a notebook renders as Markdown and a terminal prints as it is."""
+
+    _repr_markdown_ = __repr__ = str.__str__
+
+
 def show_mask(
     tokenizer: PreTrainedTokenizerBase, input_ids: Sequence[int], mask: Sequence[float]
 ) -> Rendered:
@@ -102,6 +108,11 @@ def before_after_table(
         for line in (columns, ["---"] * len(columns), *table)
     )
     return Rendered(f"<table><thead>{head}</thead><tbody>{body}</tbody></table>", markdown)
+
+
+def result(sentence: str) -> Markdown:
+    """A sentence about this run, computed by the cell that shows it: prose holds no measurement."""
+    return Markdown(sentence)
 
 
 def answer_key(solution: object) -> Rendered:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from utils.arguments import full_precision, same_shape, tokens_in_every_row
-from utils.forward import shared_prompt
+from utils.forward import positions, shared_prompt
 
 
 def last_token(scores: Shaped[Tensor, "B L"], mask: Shaped[Tensor, "B L"]) -> Shaped[Tensor, " B"]:
@@ -22,6 +22,15 @@ def last_token(scores: Shaped[Tensor, "B L"], mask: Shaped[Tensor, "B L"]) -> Sh
     columns = torch.arange(mask.shape[1], device=mask.device)
     last = torch.where(mask != 0, columns, -1).amax(1, keepdim=True)  # (B, 1)
     return scores.gather(1, last)[:, 0]
+
+
+def token_scores(
+    model: nn.Module, input_ids: Int[Tensor, "B L"], attention_mask: Shaped[Tensor, "B L"]
+) -> Float[Tensor, "B L"]:
+    """The scalar head after each token of whole sequences, padded on either side."""
+    places = positions(attention_mask)
+    output = model.base_model(input_ids, attention_mask=attention_mask, position_ids=places)
+    return full_precision(model.score(output.last_hidden_state)[..., 0])
 
 
 def completion_values(

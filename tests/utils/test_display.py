@@ -8,6 +8,7 @@ from bs4 import BeautifulSoup
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from utils import display
 from utils.chat import encode_example
 from utils.display import (
     COLOURS,
@@ -202,3 +203,9 @@ def test_the_answer_key_is_folded_and_escaped():
     assert shown._repr_html_().startswith("<details><summary>")
     assert "&lt;details&gt;" in shown._repr_html_()
     assert "def test_the_answer_key" in repr(shown)
+
+
+def test_a_computed_sentence_is_markdown_in_a_notebook_and_itself_in_a_terminal():
+    shown = display.result("**3** of 4 runs")
+    assert shown._repr_markdown_() == repr(shown) == str(shown) == "**3** of 4 runs"
+    assert type(shown._repr_markdown_()) is str

@@ -5,7 +5,7 @@ from logging import Handler
 
 import pytest
 import torch
-from transformers import Qwen3ForSequenceClassification
+from transformers import GPT2Config, GPT2ForSequenceClassification, Qwen3ForSequenceClassification
 from transformers.utils import logging
 
 from utils import chat, models, values
@@ -56,7 +56,7 @@ def test_rewards_equal_the_library_on_whole_sequences(scalar_model):
         torch.testing.assert_close(reward, scalar_model.score(library)[0, 0], atol=1e-4, rtol=1e-4)
 
 
-def test_rewards_equal_the_librarys(scalar_model):
+def test_token_scores_equal_the_librarys_reward_at_the_last_token(scalar_model):
     examples = [chat.Encoded(PROMPTS[i // 2] + c, [0]) for i, c in enumerate(COMPLETIONS)]
     longest = max(len(e.input_ids) for e in examples)
     ids = torch.tensor([e.input_ids + [0] * (longest - len(e.input_ids)) for e in examples])
@@ -65,15 +65,53 @@ def test_rewards_equal_the_librarys(scalar_model):
     )
     scalar_model.config.pad_token_id = 0
     library = scalar_model(input_ids=ids, attention_mask=mask).logits[:, 0]
+    ours = values.last_token(values.token_scores(scalar_model, ids, mask), mask)
+    torch.testing.assert_close(ours, library)
     torch.testing.assert_close(
         values.completion_rewards(scalar_model, *batch()), library, atol=1e-4, rtol=1e-4
     )
+
+
+def padded(rows, left):
+    width = max(map(len, rows))
+    gaps = [[0] * (width - len(row)) for row in rows]
+    both = list(zip(gaps, rows, strict=True))
+    ids = torch.tensor([gap + row if left else row + gap for gap, row in both])
+    ones = [[1] * len(row) for row in rows]
+    both = zip(gaps, ones, strict=True)
+    return ids, torch.tensor([gap + one if left else one + gap for gap, one in both])
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_token_scores_do_not_count_padding_as_positions(left):
+    # Learned positions: a row behind padding has to be at 0 to 2 as if it stood alone.
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=32, n_positions=16, n_embd=16, n_layer=2, n_head=2, num_labels=1)
+    model = GPT2ForSequenceClassification(GPT2Config(**sizes, initializer_range=0.5)).double()
+    rows = [p + c for p, c in zip(PROMPTS, COMPLETIONS[::2], strict=True)]
+    ids, mask = padded(rows, left)
+    got = values.token_scores(model.eval(), ids, mask)
+    for row, scores, kept in zip(rows, got, mask.bool(), strict=True):
+        alone = values.token_scores(model, *padded([row], left))[0]
+        torch.testing.assert_close(scores[kept], alone)
+
+
+def test_rotary_models_score_rows_padded_on_the_right_as_before(scalar_model):
+    rows = [p + c for p, c in zip(PROMPTS, COMPLETIONS[::2], strict=True)]
+    ids, mask = padded(rows, left=False)
+    plain = scalar_model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+    expected = scalar_model.score(plain)[..., 0]
+    assert torch.equal(values.token_scores(scalar_model, ids, mask)[mask == 1], expected[mask == 1])
+    left = values.token_scores(scalar_model, *padded(rows, left=True))
+    kept = padded(rows, left=True)[1] == 1
+    torch.testing.assert_close(left[kept], expected[mask == 1], atol=1e-5, rtol=1e-5)
 
 
 def test_scores_are_float32_at_least(scalar_model):
     for dtype, expected in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
         model = copy.deepcopy(scalar_model).to(dtype)
         assert values.completion_values(model, *batch()).dtype == expected
+        assert values.token_scores(model, *chat.pad_left(PROMPTS, 0)).dtype == expected
 
 
 def test_last_token_with_padding_on_either_side():
