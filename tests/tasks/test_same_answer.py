@@ -271,6 +271,7 @@ def test_the_same_answer(said, gold):
         ("x = 5", "y = 5"),
         ("y = 2x + 3", "y = 2x + 4"),
         ("2x+3 > 0", "2x+3 = 0"),
+        ("2x = x", "x"),
         ("x", "y"),
         ("a+b", "a+c"),
         ("(2, 1)", "(1, 2)"),
@@ -300,6 +301,14 @@ def test_the_same_answer(said, gold):
 )
 def test_another_answer(said, gold):
     assert not same_answer(said, gold)
+
+
+@pytest.mark.parametrize("power", ["2^{-99999999}", "9^{99}", "1^{100}", "(x+y)^{13}", r"\log(0)"])
+def test_powers_that_are_not_worked_out(power):
+    assert formula.readable(power)
+    with pytest.raises(ValueError):
+        formula._value(formula._parse(power), 0)
+    assert not same_answer(f"x + {power}", "x")  # to a float, the first is equal
 
 
 NUMBERS = st.decimals(-(10**12), 10**12, allow_nan=False, places=4)
@@ -405,6 +414,12 @@ def test_a_thousand_hostile_answers(capfd):
 @pytest.mark.slow
 def test_ten_thousand_hostile_answers(capfd):
     check_hostile(10_000, 1, capfd)
+
+
+def test_the_library_writes_no_log():
+    code = "from tasks.rewards import same_answer; assert same_answer('2 sqrt(2)', 'sqrt(8)')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_threads_agree():
