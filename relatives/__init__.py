@@ -1,1 +1,1 @@
-"""What the successors of DPO and GRPO change in their losses: a file for each family."""
+"""What a lesson or two use: relatives of the methods that `utils` holds, a file for each."""

@@ -443,7 +443,6 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ),
             ("off by one", "sum() / (count - 1)", "sum() / count"),
             ("constant", "(count - 1) + 1e-8)", "(count - 1) + 1e-3)"),
-            ("term", "torch.where(kept, whitened + mean, 0.0)", "whitened"),
         ],
     ),
     "utils/rollout.py": (
@@ -546,7 +545,7 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ("min/max", "max(CACHE_BLOCK, end - start)", "min(CACHE_BLOCK, end - start)"),
         ],
     ),
-    "utils/lora.py": (
+    "relatives/lora.py": (
         ("utils/test_lora.py",),
         [
             ("arguments", "self.scaling = alpha / rank", "self.scaling = rank / alpha"),
@@ -588,12 +587,7 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
                 "[1] * len(prompt) + [1] * len(answer)",
             ),
             ("term", "split_special_tokens=True", "split_special_tokens=False"),
-            ("term", "[*_plain(tokenizer, completion), *closing]", "_plain(tokenizer, completion)"),
-            (
-                "arguments",
-                "_plain(tokenizer, prompt), [_token_id(tokenizer, END_OF_TEXT)]",
-                "_plain(tokenizer, prompt), [_token_id(tokenizer, END)]",
-            ),
+            ("term", "completion), *_closing(tokenizer)]", "completion)]"),
             (
                 "arguments",
                 '{"system": system, "user": user_text}',
@@ -652,19 +646,14 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
                 "[torch.ones_like(mask[:, :1]), mask]",
                 "[mask, torch.ones_like(mask[:, :1])]",
             ),
-            ("mask", "torch.where(mask.bool(), _head(model, states), 0.0)", "_head(model, states)"),
             ("off by one", "states[:, -1:] if last_only", "states[:, :1] if last_only"),
             ("mask", "torch.where(mask != 0, columns", "torch.where(mask == mask, columns"),
             (
                 "constant",
-                "return full_precision(model.score(states)[..., 0])",
-                "return model.score(states)[..., 0]",
+                "full_precision(model.score(states)[..., 0])",
+                "model.score(states)[..., 0]",
             ),
-            (
-                "mask",
-                "position_ids=positions(attention_mask)",
-                "position_ids=positions(torch.ones_like(attention_mask))",
-            ),
+            ("mask", "torch.where(mask.bool(), full", "torch.where(mask == mask, full"),
         ],
     ),
     "utils/evaluate.py": (
@@ -697,7 +686,6 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ),
             ("axis", "view(size, group_size)", "view(group_size, size).T"),
             ("term", "samples if temperature > 0 else 1", "samples"),
-            ("arguments", "rollout.mask.sum(dim=1).mean()", "rollout.mask.mean(dim=1).mean()"),
         ],
     ),
     "utils/monitor.py": (

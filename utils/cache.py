@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, Cache
 from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
@@ -41,7 +41,7 @@ AttentionMaskInterface.register("grouped_attention", sdpa_mask)
 
 
 @contextmanager
-def grouped(model: PreTrainedModel) -> Iterator[None]:
+def grouped(model: nn.Module) -> Iterator[None]:
     """A model that uses "sdpa" attends with `grouped_attention` inside the block."""
     before = model.config._attn_implementation
     if before != "sdpa":

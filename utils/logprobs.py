@@ -7,8 +7,8 @@ from functools import partial
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from torch import Tensor, nn
+from transformers import Cache
 
 from utils.arguments import full_precision, positive, same_shape
 from utils.chat import IGNORE
@@ -52,7 +52,7 @@ def token_logprobs(
 
 
 def label_logits(
-    model: PreTrainedModel,
+    model: nn.Module,
     input_ids: Int[Tensor, "B L"],
     attention_mask: Shaped[Tensor, "B L"],
     labels: Int[Tensor, "B L"],
@@ -80,14 +80,14 @@ def label_logits(
     return model.get_output_embeddings()(torch.cat(states)), torch.cat(targets)
 
 
-def _logits(model: PreTrainedModel, last_only: bool, **inputs) -> tuple[Tensor, Cache | None]:
+def _logits(model: nn.Module, last_only: bool, **inputs) -> tuple[Tensor, Cache | None]:
     """How `forward.shared_prompt` runs a language model."""
     output = model(**inputs, logits_to_keep=int(last_only))  # 0 keeps all
     return output.logits, output.past_key_values
 
 
 def completion_logits(
-    model: PreTrainedModel,
+    model: nn.Module,
     prompt_ids: Int[Tensor, "Q P"],
     prompt_mask: Shaped[Tensor, "Q P"],
     completion_ids: Int[Tensor, "B T"],
@@ -98,7 +98,7 @@ def completion_logits(
 
 
 def completion_logprobs(
-    model: PreTrainedModel,
+    model: nn.Module,
     prompt_ids: Int[Tensor, "Q P"],
     prompt_mask: Shaped[Tensor, "Q P"],
     completion_ids: Int[Tensor, "B T"],
@@ -121,7 +121,7 @@ def completion_logprobs(
 
 
 def completion_logprobs_and_entropy(
-    model: PreTrainedModel,
+    model: nn.Module,
     *inputs: Shaped[Tensor, "..."],
     temperature: float = 1.0,
     entropy_gradient: bool = False,
@@ -182,18 +182,16 @@ def masked_mean(
 
 
 def masked_whiten(
-    x: Float[Tensor, "*shape"], mask: Shaped[Tensor, "*shape"], shift_mean: bool = True
+    x: Float[Tensor, "*shape"], mask: Shaped[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
     """(x - mean) / sqrt(var + 1e-8) over the positions where mask is not 0; 0 elsewhere.
 
-    var is the sample variance (divided by N - 1). With `shift_mean=False` the mean is added back.
+    var is the sample variance (divided by N - 1).
     """
     same_shape(mask, x=x)
     kept = mask.bool()
     count = kept.sum()
     if count < 2:
         raise ValueError(f"whitening needs at least 2 unmasked positions, got {int(count)}")
-    mean = masked_mean(x, mask)
-    centred = torch.where(kept, x - mean, 0.0)
-    whitened = centred * torch.rsqrt(centred.square().sum() / (count - 1) + 1e-8)
-    return whitened if shift_mean else torch.where(kept, whitened + mean, 0.0)
+    centred = torch.where(kept, x - masked_mean(x, mask), 0.0)
+    return centred * torch.rsqrt(centred.square().sum() / (count - 1) + 1e-8)

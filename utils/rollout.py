@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from utils.arguments import full_precision, not_negative, positive
 from utils.cache import grouped, repeated
@@ -43,7 +43,7 @@ class Rollout:
 
 @torch.no_grad()
 def sample(
-    model: PreTrainedModel,
+    model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Prompts,
     group_size: int,
@@ -104,7 +104,7 @@ def sample(
 
 
 def _encode(
-    model: PreTrainedModel,
+    model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Prompts,
     max_new_tokens: int,
@@ -130,7 +130,7 @@ def _encode(
 
 
 def _decode(
-    model: PreTrainedModel,
+    model: nn.Module,
     prompts: list[list[int]],
     chances: Float[Tensor, "q G T"],
     temperature: float,

@@ -8,8 +8,8 @@ docs/values.md.
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from torch import Tensor, nn
+from transformers import Cache
 
 from utils.arguments import full_precision, same_shape, tokens_in_every_row
 from utils.forward import positions, shared_prompt
@@ -24,23 +24,17 @@ def last_token(scores: Shaped[Tensor, "B L"], mask: Shaped[Tensor, "B L"]) -> Sh
     return scores.gather(1, last)[:, 0]
 
 
-def _head(model: PreTrainedModel, states: Float[Tensor, "*shape H"]) -> Float[Tensor, "*shape"]:
-    """The scalar head on hidden states, in float32 at least."""
-    return full_precision(model.score(states)[..., 0])
-
-
 def token_scores(
-    model: PreTrainedModel, input_ids: Int[Tensor, "B L"], attention_mask: Shaped[Tensor, "B L"]
+    model: nn.Module, input_ids: Int[Tensor, "B L"], attention_mask: Shaped[Tensor, "B L"]
 ) -> Float[Tensor, "B L"]:
     """The scalar head after each token of whole sequences, padded on either side."""
-    output = model.base_model(
-        input_ids=input_ids, attention_mask=attention_mask, position_ids=positions(attention_mask)
-    )
-    return _head(model, output.last_hidden_state)
+    places = positions(attention_mask)
+    output = model.base_model(input_ids, attention_mask=attention_mask, position_ids=places)
+    return full_precision(model.score(output.last_hidden_state)[..., 0])
 
 
 def completion_values(
-    model: PreTrainedModel,
+    model: nn.Module,
     prompt_ids: Int[Tensor, "Q P"],
     prompt_mask: Shaped[Tensor, "Q P"],
     completion_ids: Int[Tensor, "B T"],
@@ -54,11 +48,11 @@ def completion_values(
         return states[:, -1:] if last_only else states, output.past_key_values
 
     states = shared_prompt(forward, prompt_ids, prompt_mask, completion_ids, mask)  # (B, T, H)
-    return torch.where(mask.bool(), _head(model, states), 0.0)
+    return torch.where(mask.bool(), full_precision(model.score(states)[..., 0]), 0.0)
 
 
 def completion_scores(
-    model: PreTrainedModel,
+    model: nn.Module,
     prompt_ids: Int[Tensor, "Q P"],
     prompt_mask: Shaped[Tensor, "Q P"],
     completion_ids: Int[Tensor, "B T"],
@@ -75,7 +69,7 @@ def completion_scores(
 
 
 def completion_rewards(
-    model: PreTrainedModel,
+    model: nn.Module,
     prompt_ids: Int[Tensor, "Q P"],
     prompt_mask: Shaped[Tensor, "Q P"],
     completion_ids: Int[Tensor, "B T"],

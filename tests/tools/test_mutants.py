@@ -14,8 +14,8 @@ COVERED = {
     *(f"utils/losses/{name}.py" for name in ("policy", "preference", "supervised")),
     *("utils/losses/dpo.py", "utils/losses/grpo.py", "relatives/dpo.py", "relatives/grpo.py"),
     *(f"utils/{name}.py" for name in ("arguments", "advantages", "kl", "forward", "logprobs")),
-    *(f"utils/{name}.py" for name in ("rollout", "cache", "lora", "chat", "values", "evaluate")),
-    *("utils/monitor.py", "relatives/advantages.py", "relatives/samplers.py"),
+    *(f"utils/{name}.py" for name in ("rollout", "cache", "chat", "values", "evaluate")),
+    *("utils/monitor.py", "relatives/advantages.py", "relatives/samplers.py", "relatives/lora.py"),
     *(f"tasks/rewards/{name}.py" for name in ("extract", "gsm8k", "reasoning", "sales")),
     *(f"tasks/rewards/{name}.py" for name in ("number", "markup", "same", "formula")),
     *(

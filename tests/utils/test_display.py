@@ -8,6 +8,7 @@ from bs4 import BeautifulSoup
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from utils import display
 from utils.chat import encode_example
 from utils.display import (
     COLOURS,
@@ -176,7 +177,7 @@ def test_wrong_curves_are_named():
 
 def test_bars_show_value_and_interval():
     low, high = wilson_interval(300, 500)
-    result = EvalResult(0.6, low, high, 500, 4, 1.0, 9.0, torch.ones(1), [])
+    result = EvalResult(0.6, low, high, 500, 4, 1.0, torch.ones(1), [])
     ax = interval_bars(["SFT", "base"], [result, (0.1, 0.05, 0.25)], title="T")
     assert [bar.get_height() for bar in ax.patches] == [0.6, 0.1]
     ends = [segment[:, 1].tolist() for segment in ax.collections[0].get_segments()]
@@ -202,3 +203,9 @@ def test_the_answer_key_is_folded_and_escaped():
     assert shown._repr_html_().startswith("<details><summary>")
     assert "&lt;details&gt;" in shown._repr_html_()
     assert "def test_the_answer_key" in repr(shown)
+
+
+def test_a_computed_sentence_is_markdown_in_a_notebook_and_itself_in_a_terminal():
+    shown = display.result("**3** of 4 runs")
+    assert shown._repr_markdown_() == repr(shown) == str(shown) == "**3** of 4 runs"
+    assert type(shown._repr_markdown_()) is str

@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import Qwen3ForCausalLM
 from transformers.utils import logging
 
-from utils.lora import inject_lora, merge_lora
+from relatives.lora import inject_lora, merge_lora
 from utils.models import (
     checkpoint_path,
     load_policy,
