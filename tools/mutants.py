@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import platform
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -38,6 +39,7 @@ from tools.mutations import KINDS, MUTATIONS, Mutation
 RESULTS = ROOT / "benchmarks" / "results" / "mutants.json"
 NOT_COPIED = (".git", ".venv*", "build", "runs", "__pycache__", ".*cache", "node_modules")
 TIME_LIMIT = 600  # seconds a mistake; one that makes a loop endless is caught by it
+MEMORY_LIMIT = 8 * 2**30  # bytes; one that fills the memory fails its test and harms nobody else
 LEAST_RATE = 0.95
 PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]
 PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
@@ -103,6 +105,7 @@ def verdict(status: int, output: str) -> tuple[bool, str]:
 def _child(tests: Sequence[str], folder: Path) -> None:
     """Run the test files in a copy and end with pytest's status; output goes to OUTPUT there."""
     os.setsid()  # what the tests start is ended with them
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
     gc.freeze()  # what the server has loaded is no garbage: do not look through it
     os.chdir(folder)
     with open(OUTPUT, "w", encoding="utf-8") as output:

@@ -1,6 +1,7 @@
 """The table of `make mutants`, its results, and the script that measures them."""
 
 import json
+import sys
 from collections import Counter
 
 import pytest
@@ -116,6 +117,15 @@ def test_mistakes_are_made_in_the_copy_and_taken_back(few, monkeypatch):
     stopped = mutants.measure(mistake("    return max(a, b)\n", endless), folder)
     assert stopped["caught"] and stopped["by"] == "the time limit of 2 s"
     assert (folder / "utils/few.py").read_text() == MAX
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold to the limit")
+def test_a_mistake_that_fills_the_memory_is_caught(few, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    folder, mistake = few
+    greedy = f"    bytearray({mutants.MEMORY_LIMIT})\n    return max(a, b)\n"
+    result = mutants.measure(mistake("    return max(a, b)\n", greedy), folder)
+    assert result["caught"] and result["by"] == "tests/test_few.py::test_larger"
 
 
 def test_what_the_results_lack_is_named(few):

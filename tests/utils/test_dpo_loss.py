@@ -327,7 +327,14 @@ def test_dpo_refuses_other_shapes(name, shape):
         ({"loss_type": "ipo"}, "chosen_lengths must be mask.sum"),
         ({"loss_type": "ipo", "chosen_lengths": torch.ones(4)}, "rejected_lengths must be"),
         ({"loss_type": "ipo", "chosen_lengths": torch.ones(4, 1)}, r"of shape \(4,\), each"),
-        ({"loss_type": "ipo", "chosen_lengths": torch.zeros(4)}, "each at least 1, not"),
+        (
+            {"loss_type": "ipo", **lengths(), "chosen_lengths": torch.tensor([3, 1, 0, 2])},
+            "chosen_lengths must be .* each at least 1, not",
+        ),
+        (
+            {"loss_type": "ipo", **lengths(), "rejected_lengths": torch.tensor([0, 2, 4, 2])},
+            "rejected_lengths must be .* each at least 1, not",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

@@ -301,10 +301,11 @@ def test_a_nan_at_a_real_token_is_not_hidden():
     assert grpo_loss(x, x, one, mask, nan, 0.1)[0].isnan()
 
 
-def test_only_the_current_policy_gets_a_gradient():
+@pytest.mark.parametrize("loss_fn", [grpo_loss, grpo_variant_loss])
+def test_only_the_current_policy_gets_a_gradient(loss_fn):
     new, old, ref = torch.randn(3, 2, 3).unbind()
     leaves = [x.clone().requires_grad_() for x in (new, old, torch.randn(2), ref)]
-    loss, metrics = grpo_loss(*leaves[:3], torch.ones(2, 3), leaves[3], beta=0.1)
+    loss, metrics = loss_fn(*leaves[:3], torch.ones(2, 3), leaves[3], beta=0.1)
     loss.backward()
     assert [x.grad is not None for x in leaves] == [True, False, False, False]
     assert all(type(value) is float for value in metrics.values())

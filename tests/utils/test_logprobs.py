@@ -286,6 +286,21 @@ def test_label_logits_do_not_count_padding_as_positions(left, count):
     torch.testing.assert_close(logits, expected)
 
 
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("count", [3, 17])
+def test_label_logits_tell_the_model_what_is_padding(model, left, count):
+    # Without a mask transformers guesses from the positions where rows begin: not every model does.
+    rows = [[1 + (r + t) % 30 for t in range(2 + r % 7)] for r in range(count)]
+    seen = []
+    watch = model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(args[0][kwargs["attention_mask"].bool()].tolist()),
+        with_kwargs=True,
+    )
+    lp.label_logits(model, *labelled([(row, row) for row in rows], left))
+    watch.remove()
+    assert sum(seen, []) == sum(sorted(rows, key=len) if count > 16 else rows, [])
+
+
 def test_rotary_models_give_label_logits_of_rows_padded_on_the_right_as_before(model):
     rows = [[1 + (r * t + r) % 30 for t in range(2 + r * r % 9)] for r in range(5)]
     ids, mask, labels = labelled([(r, [-100] + r[1:]) for r in rows], left=False)
