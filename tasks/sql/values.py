@@ -107,6 +107,7 @@ def _through_functions(kind: str, test: Test) -> list[Value]:
     ]
     joined = [a + b for a, b in itertools.permutations(plain[:4], 2)]
     around = [f"{text} x" for text in plain] + [f"x {text}" for text in plain]
+    around += [text[:i] for text in plain for i in range(1, min(len(text), GRID))]
     lengths = {int(n) + step for n in numbers for step in (-1, 0, 1) if 0 < n <= MAX_LENGTH}
     long = [(WORDS[n % 24] * 20)[:n] for n in sorted(lengths)]
     long += [f"{text}{'xyzuvw' * 20}"[:n] for text in plain for n in lengths if n > len(text)][:20]
