@@ -791,20 +791,27 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
     "tasks/sql/groups.py": (
         ("tasks/sql/test_fill.py",),
         [
-            ("off by one", "+ step for step in (0, 1, -1)]", "+ step for step in (0, 1)]"),
-            ("off by one", "(number, number + 1, number - 1)", "(number + 1, number - 1)"),
-            (
-                "sign",
-                'sign = -1 if bound.aggregate == "MAX"',
-                'sign = 1 if bound.aggregate == "MAX"',
-            ),
-            ("term", "    if bound.distinct:\n", "    if False:\n"),
-            ("condition", "if root[0] == many and bad:", "if False:"),
+            ("off by one", "for step in (0, 1, -1):", "for step in (0, 1):"),
+            ("off by one", "bound: bound.number + step}", "bound: bound.number + step + 1}"),
+            ("sign", 'sign = -1 if aggregate == "MAX"', 'sign = 1 if aggregate == "MAX"'),
+            ("term", "[*parts, total - sum(parts)]", "[*parts, total]"),
+            ("condition", "return far if others else [{}]", "return [{}]"),
+            ("condition", "if root[0] == many:", "if False:"),
+            ("condition", "if root[0] != many and", "if False and"),
             (
                 "arguments",
-                "steps.append((shared | own, [many]))",
-                "steps.append((shared | own, others))",
+                "for term, column in columns.items()}, [many]))",
+                "for term, column in columns.items()}, others))",
             ),
+        ],
+    ),
+    "tasks/sql/fill.py": (
+        ("tasks/sql/test_fill.py", "tasks/sql/test_compare.py"),
+        [
+            ("off by one", "% (len(values) + 1)\n", "% (len(values) + 2)\n"),
+            ("condition", "if not keys & seen:", "if True:"),
+            ("term", "row.update({name: known[name] for name in shown})", "pass"),
+            ("term", "copies = rows[:2] + rows[-2:]", "copies = []"),
         ],
     ),
     "tasks/sql/plans.py": (
@@ -812,12 +819,7 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
         [
             ("term", "plan[root] = self.wishes.key()", "pass"),
             ("term", "plan if bare else self._good() | plan", "plan"),
-            (
-                "constant",
-                "for step in (0, 1, -1):\n                value",
-                "for step in (1, -1):\n                value",
-            ),
-            ("term", "        plans += self._pair_plans()\n", ""),
+            ("term", "plan |= self.rng.choice(pairs) if pairs else {}", "pass"),
             ("constant", "MAX_ONES = 48 ", "MAX_ONES = 1 "),
         ],
     ),
@@ -841,6 +843,7 @@ TABLE: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
             ("constant", "steps = [1, -1, 1000", "steps = [1000"),
             ("condition", "abs(each) < 2**63", "abs(each) < 2**53"),
             ("off by one", "for step in (-1, 0, 1) if 0 < n", "for step in (0,) if 0 < n"),
+            ("sign", "key=lambda place: not edge(place)", "key=edge"),
             ("term", "(0, 0, 1), (0, 0, -1), ", ""),
             (
                 "condition",

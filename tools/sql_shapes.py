@@ -133,6 +133,56 @@ SHAPES = {
     "long number": ["SELECT {note} FROM {f} WHERE {phone} = {long}"],
     "long number as text": ["SELECT {note} FROM {f} WHERE {note} = {long}"],
     "fraction": ["SELECT {note} FROM {f} WHERE {cost} > {k}.25"],
+    "two columns": [
+        "SELECT {note} FROM {f} WHERE {pay} - {cost} > {k}",
+        "! SELECT {note} FROM {f} WHERE {cost} - {pay} > {k}",
+    ],
+    "product": ["SELECT {kind}, {pay} * {cost} FROM {f} WHERE {pay} * {cost} > {j}"],
+    "compared columns": [
+        "SELECT {note} FROM {f} WHERE {pay} > {cost}",
+        "! SELECT {note} FROM {f} WHERE {pay} >= {cost}",
+    ],
+    "put together": [
+        "SELECT {pay} FROM {f} WHERE {kind} || ' ' || {note} = '{s} {r}'",
+        "! SELECT {pay} FROM {f} WHERE {note} || ' ' || {kind} = '{s} {r}'",
+    ],
+    "strictly above average": [
+        "SELECT {name} FROM {d} WHERE {size} > (SELECT AVG({size}) FROM {d})",
+        "! SELECT {name} FROM {d} WHERE {size} >= (SELECT AVG({size}) FROM {d})",
+    ],
+    "two bounds": [
+        "SELECT {kind} FROM {f} GROUP BY {kind} HAVING SUM({pay}) > {j} AND COUNT(*) >= {few}"
+    ],
+    "bounds between": [
+        "SELECT {kind} FROM {f} GROUP BY {kind} HAVING COUNT(*) BETWEEN {few} AND 9",
+        "! SELECT {kind} FROM {f} GROUP BY {kind} HAVING COUNT(*) BETWEEN {few} AND 8",
+    ],
+    "join, where, having": [
+        f"SELECT T2.{{name}} {JOIN} WHERE T2.{{size}} > {{k}} AND T1.{{pay}} < {{j}} "
+        "GROUP BY T2.{key} HAVING COUNT(*) >= {few}"
+    ],
+    "join, having sum": [
+        f"SELECT T2.{{name}} {JOIN} GROUP BY T2.{{key}} HAVING SUM(T1.{{pay}}) >= {{j}}"
+    ],
+    "correlated count": [
+        "SELECT {name} FROM {d} WHERE (SELECT COUNT(*) FROM {f} WHERE {f}.{fk} = {d}.{key}) > {few}"
+    ],
+    "joined intersect": [
+        f"SELECT T2.{{name}} {JOIN} WHERE T1.{{pay}} > {{j}} INTERSECT "
+        f"SELECT T2.{{name}} {JOIN} WHERE T1.{{pay}} < {{k}}"
+    ],
+    "left join": [
+        "SELECT T2.{name}, T1.{note} FROM {d} AS T2 LEFT JOIN {f} AS T1 ON T1.{fk} = T2.{key}",
+        "! SELECT T2.{name}, T1.{note} FROM {d} AS T2 JOIN {f} AS T1 ON T1.{fk} = T2.{key}",
+    ],
+    "union all": [
+        "SELECT {city} FROM {d} UNION ALL SELECT {place} FROM {e}",
+        "! SELECT {city} FROM {d} UNION SELECT {place} FROM {e}",
+    ],
+    "offset": [
+        "SELECT {name} FROM {d} ORDER BY {age} DESC LIMIT 2 OFFSET 3",
+        "! SELECT {name} FROM {d} ORDER BY {age} DESC LIMIT 2 OFFSET 2",
+    ],
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ Queries run in `tasks.sql.sandbox`, where they can do no harm, on a few small da
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from tasks.sql.facts import Facts, joint
 from tasks.sql.fill import fill
@@ -63,7 +63,12 @@ class Reference:
     facts: Facts
     databases: list[Database]
 
-    @property
+    @cached_property
+    def normal(self) -> str:
+        """The query as `normal_form` writes it."""
+        return normal_form(self.tokens)
+
+    @cached_property
     def telling(self) -> bool:
         """Whether the answers hold anything, and are not the same in every database."""
         answers = {database.rows for database in self.databases}
@@ -87,7 +92,7 @@ def execution_match(context: str, predicted_sql: str, gold_sql: str) -> bool:
     gold = _reference(context, gold_sql)
     try:
         sql, tokens = admit(predicted_sql, gold.schema)
-        if normal_form(tokens) == normal_form(gold.tokens):
+        if normal_form(tokens) == gold.normal:
             return True
         if not gold.telling:
             return False

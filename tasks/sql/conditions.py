@@ -2,7 +2,7 @@
 
 from sqlglot import exp
 
-from tasks.sql.facts import Bound, Test, Value
+from tasks.sql.facts import Bound, Joint, Term, Test, Value
 from tasks.sql.scope import Names, Outputs, Scope
 from tasks.sql.syntax import constant, spelled
 
@@ -18,6 +18,7 @@ OPERATORS = {
 }
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 AGGREGATES = {exp.Count: "COUNT", exp.Sum: "SUM", exp.Avg: "AVG", exp.Max: "MAX", exp.Min: "MIN"}
+MAX_BOUND = 1e12  # of an aggregate
 QUERIES = (exp.Select, exp.SetOperation)
 
 
@@ -74,7 +75,7 @@ class Conditions(Names):
             left, op, right = right, FLIPPED.get(op, op), left
         (known, value), term = self._value(right, scope), self.term(left, scope)
         if term and known:
-            sql = f"c {op} {spelled(value)}"
+            sql = f"c0 {op} {spelled(value)}"
             sql = f"NOT ({sql})" if negated else sql
             self.facts.tests.setdefault(term, []).append(Test(sql, (value,), plain=True))
             return True
@@ -82,7 +83,7 @@ class Conditions(Names):
         if term and other and op == "=":
             self.link(term, other)
         elif term and other:
-            self.facts.pairs.append((term, other))
+            self.facts.joints.append(Joint((term, other), f"c0 {op} c1", ()))
         return bool(term and other)
 
     def _value(self, node: exp.Expr, scope: Scope) -> tuple[bool, Value]:
@@ -101,20 +102,27 @@ class Conditions(Names):
             sides.append(self.meaning(*inner[0][1:]) if inner else self.meaning(side, scope))
         terms = [side for side in sides if isinstance(side[0], int)]
         if len(sides) == 2 and len(terms) == 1:
-            # `x = (SELECT MAX(y) ...)`: the x that are sought are among the y.
             shown = next(side for side in sides if not isinstance(side[0], int))
-            if isinstance(shown[0], exp.Max | exp.Min) and isinstance(node, exp.EQ):
-                self.link(terms[0], self.term(shown[0].this, shown[1]))
+            if isinstance(shown[0], exp.Avg | exp.Max | exp.Min):
+                self._extreme(terms[0], *shown, equal=isinstance(node, exp.EQ))
         numbers = [
             value
             for found in node.walk(prune=lambda each: constant(each) is not None)
-            if isinstance(value := constant(found), int | float)
+            if isinstance(value := constant(found), int | float) and abs(value) < MAX_BOUND
         ]
         for side in sides:
             if not isinstance(side[0], int):
                 self._bounds(*side, numbers)
         if not node.find(*QUERIES):
             self._function(node, scope, negated)
+
+    def _extreme(self, term: Term, aggregate: exp.Expr, scope: Scope, equal: bool) -> None:
+        """Note that a column is compared with its average, largest or smallest value."""
+        other = self.term(aggregate.this, scope)
+        if not isinstance(aggregate, exp.Avg) and equal:
+            self.link(term, other)  # `x = (SELECT MAX(y) ...)`: what is sought is among the y
+        elif other and self.facts.place(other) == self.facts.place(term):
+            self.facts.means.add(self.facts.place(other))
 
     def _bounds(self, node: exp.Expr, scope: Scope, numbers: list[int | float]) -> None:
         """Note that the aggregates in an expression are compared with numbers."""
@@ -128,25 +136,26 @@ class Conditions(Names):
                 ]
 
     def _function(self, node: exp.Expr, scope: Scope, negated: bool) -> None:
-        """Note a condition in which functions stand around one column."""
+        """Note a condition in which functions stand around one column or two."""
         self.inside(node, scope)
         if node.find(exp.AggFunc):
             return
-        copy, terms, literals = node.copy(), set(), []
+        copy, terms = node.copy(), []
         for found in list(copy.find_all(exp.Column)):
             known, value = self._value(found, scope)
             term = self.term(found, scope)
             if known:
                 found.replace(exp.Literal.string(value))
             elif term:
-                terms.add(term)
-                found.replace(exp.column("c"))
+                terms += [term] * (term not in terms)
+                found.replace(exp.column(f"c{terms.index(term)}"))
             else:
                 return
-        for found in copy.find_all(exp.Literal, exp.Neg):
-            literals.append(constant(found))
+        values = [constant(found) for found in copy.find_all(exp.Literal, exp.Neg)]
+        literals = tuple(value for value in values if value is not None)
+        sql = copy.sql(dialect="sqlite")
+        sql = f"NOT ({sql})" if negated else sql
         if len(terms) == 1:
-            sql = copy.sql(dialect="sqlite")
-            sql = f"NOT ({sql})" if negated else sql
-            test = Test(sql, tuple(each for each in literals if each is not None), plain=False)
-            self.facts.tests.setdefault(terms.pop(), []).append(test)
+            self.facts.tests.setdefault(terms[0], []).append(Test(sql, literals, plain=False))
+        elif len(terms) == 2:
+            self.facts.joints.append(Joint((terms[0], terms[1]), sql, literals))

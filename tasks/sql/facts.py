@@ -11,11 +11,19 @@ Term = tuple[int, str]  # number of a source, lower-case column name
 
 
 class Test(NamedTuple):
-    """A condition on one column: SQL text in which the column is `c`, and its literals."""
+    """A condition on one column: SQL text in which the column is `c0`, and its literals."""
 
     sql: str
     literals: tuple[Value, ...]
     plain: bool  # `column op literal`, no function around the column
+
+
+class Joint(NamedTuple):
+    """A condition on two columns, `c0` and `c1` in its SQL text, and its literals."""
+
+    terms: tuple[Term, Term]
+    sql: str
+    literals: tuple[Value, ...]
 
 
 class Bound(NamedTuple):
@@ -46,7 +54,8 @@ class Facts:
     links: dict[Term, Term] = field(default_factory=dict)  # columns that are equal
     loose: list[tuple[Term, Term]] = field(default_factory=list)  # equal in some rows: NOT IN
     tests: dict[Term, list[Test]] = field(default_factory=dict)
-    pairs: list[tuple[Term, Term]] = field(default_factory=list)  # columns compared by < or !=
+    joints: list[Joint] = field(default_factory=list)
+    means: set[tuple[str, str]] = field(default_factory=set)  # compared with their own average
     groups: list[Group] = field(default_factory=list)
     orders: list[list[Term | None]] = field(default_factory=list)  # None: no column
     full: set[tuple[str, str]] = field(default_factory=set)  # inside NOT IN: a NULL empties it
@@ -77,6 +86,10 @@ class Facts:
             for test in tests
         }
         bounds = (bound for group in self.groups for bound in group.bounds)
+        tests |= {
+            (*map(self.place, joint.terms), tuple(sorted(map(repr, joint.literals))))
+            for joint in self.joints
+        }
         return tests | {(b.aggregate, b.term and self.place(b.term), b.number) for b in bounds}
 
     def add(self, other: "Facts") -> None:
@@ -100,7 +113,11 @@ class Facts:
         for pair in other.links.items():
             self.link(*map(moved, pair))
         self.loose += [(moved(a), moved(b)) for a, b in other.loose]
-        self.pairs += [(moved(a), moved(b)) for a, b in other.pairs]
+        self.joints += [
+            joint._replace(terms=(moved(joint.terms[0]), moved(joint.terms[1])))
+            for joint in other.joints
+        ]
+        self.means |= other.means
         self.orders += [[term and moved(term) for term in order] for order in other.orders]
         self.full |= other.full
         self.limit = max(self.limit, other.limit)

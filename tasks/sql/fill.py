@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from tasks.sql.facts import Value
 from tasks.sql.groups import group_steps
-from tasks.sql.plans import NULLS, SHARES, Planner
+from tasks.sql.plans import NULLS, SHARES, Planner, Step
 from tasks.sql.text import Column, Schema
 from tasks.sql.values import WORDS
 from tasks.sql.wishes import Key, Plan, Wishes, shuffled
@@ -81,24 +81,33 @@ def fill(schema: Schema, wishes: Wishes, seed: str, style: int) -> dict[str, lis
     """
     rng = random.Random(f"{style} {seed}")
     steps = Planner(wishes, style, rng).steps()
-    if style % 6 not in (4, 5):
-        steps += group_steps(wishes, style, rng)
+    made = _rows(schema, wishes, steps)
+    groups = group_steps(wishes, style, rng) if style % 6 not in (4, 5) else []
+    grouped = _rows(schema, wishes, groups)
+    size = (
+        max(len(made[table]) + len(grouped[table]) for table in schema) + 4
+    )  # enough for `once`, few enough for joins to meet
+    return {
+        table: _table(table, schema[table], made[table], grouped[table], wishes, style, size, rng)
+        for table in schema
+    }
+
+
+def _rows(schema: Schema, wishes: Wishes, steps: list[Step]) -> dict[str, list[dict[str, Value]]]:
+    """What plans set in the rows of each table."""
     made: dict[str, list[dict[str, Value]]] = {table: [] for table in schema}
     for plan, sources in steps:
         for source in sources:
             table = wishes.sources[source]
             made[table].append(_row(plan, source, schema[table], wishes))
-    size = max(map(len, made.values())) + 4  # enough for `once`, few enough for joins to meet
-    return {
-        table: _table(table, schema[table], made[table], wishes, style, size, rng)
-        for table in schema
-    }
+    return made
 
 
 def _table(
     table: str,
     columns: list[Column],
     planned: list[dict[str, Value]],
+    grouped: list[dict[str, Value]],
     wishes: Wishes,
     style: int,
     size: int,
@@ -108,18 +117,40 @@ def _table(
     draws, once = _draws(columns, wishes, table, style, size, rng), wishes.once(table, style)
     rows = [{name: next(draw) for name, draw in draws.items()} | plan for plan in planned]
     if style % 2 == 0:  # copies of rows, but for keys: what DISTINCT is about
-        rows += [row | {name: next(draws[name]) for name in once} for row in rows[:2] + rows[-2:]]
+        copies = rows[:2] + rows[-2:]
+        rows += [row | {name: next(draws[name]) for name in once} for row in copies]
+    rows += [{name: next(draw) for name, draw in draws.items()} | plan for plan in grouped]
     rows = shuffled(rows, rng)
     for keys, shown in wishes.settled(table):
         first: dict[tuple, dict[str, Value]] = {}
         for row in rows:  # GROUP BY keys, but SELECT other columns: one value for each key
             known = first.setdefault(tuple(row[key] for key in keys), row)
             row.update({name: known[name] for name in shown})
+    rows = _unique(rows, once)
+    for name in [name for place, name in sorted(wishes.facts.means) if place == table]:
+        rows = _unique(rows + _mean(rows, name, draws), once)
+    return [tuple(row.values()) for row in rows]
+
+
+def _unique(rows: list[dict[str, Value]], once: list[str]) -> list[dict[str, Value]]:
+    """The rows without those that repeat a value of a key."""
     seen: set[tuple[str, Value]] = set()
     kept = []
     for row in rows:
         keys = {(name, row[name]) for name in once}
         if not keys & seen:
-            kept.append(tuple(row.values()))
+            kept.append(row)
         seen |= keys
     return kept
+
+
+def _mean(
+    rows: list[dict[str, Value]], name: str, draws: dict[str, Iterator[Value]]
+) -> list[dict[str, Value]]:
+    """Two more rows, of which the second has the average of the column; none if not of integers."""
+    values = [row[name] for row in rows if row[name] is not None]
+    if not all(isinstance(value, int) for value in values):
+        return []
+    first = -sum(values) % (len(values) + 1)
+    mean = (sum(values) + first) // (len(values) + 1)
+    return [{each: next(draw) for each, draw in draws.items()} | {name: v} for v in (first, mean)]

@@ -4,7 +4,7 @@ import random
 
 from tasks.sql.facts import Bound, Group, Term, Value
 from tasks.sql.plans import Step
-from tasks.sql.wishes import Plan, Wishes
+from tasks.sql.wishes import Key, Plan, Wishes
 
 MAX_ROWS = 250  # of a group
 MANY = 40  # groups larger than this are made in few databases
@@ -14,95 +14,119 @@ def group_steps(wishes: Wishes, style: int, rng: random.Random) -> list[Step]:
     """Groups just inside and just outside of each bound after HAVING."""
     steps: list[Step] = []
     for group in wishes.facts.groups:
-        for bound in dict.fromkeys(group.bounds):
-            for values in _sizes(bound, style, rng):
-                steps += _group(wishes, group, bound, values, style, rng)
+        bounds = list(dict.fromkeys(group.bounds))
+        for bound in bounds:
+            for step in (0, 1, -1):
+                for others in _others(bound, bounds):
+                    wanted = {**others, bound: bound.number + step}
+                    steps += Maker(wishes, group, bound, wanted, style, rng).steps()
     return steps
 
 
-def _sizes(bound: Bound, style: int, rng: random.Random) -> list[list[Value]]:
-    """For groups at the bound, one above, one below: the aggregated values of their rows."""
-    number = bound.number
-    if bound.aggregate == "COUNT":
-        if not -1 <= number <= MAX_ROWS or (number > MANY and style % 3):
+def _others(bound: Bound, bounds: list[Bound]) -> list[dict[Bound, float]]:
+    """Where the other bounds of a group are to stand: all far above, or all far below."""
+    kind = bound.aggregate, bound.term
+    others = [each for each in bounds if (each.aggregate, each.term) != kind]
+    far = [
+        {b: b.number + (2 if b.aggregate == "COUNT" else 60) * sign for b in others}
+        for sign in (1, -1)
+    ]
+    return far if others else [{}]
+
+
+def _spread(aggregate: str, total: int | float, rows: int, rng: random.Random) -> list[Value]:
+    """So many values with this sum, mean, largest or smallest value."""
+    steps = [rng.randrange(-9, 10) for _ in range(rows - 1)]
+    if aggregate in ("MAX", "MIN"):
+        sign = -1 if aggregate == "MAX" else 1
+        return [total, *(total + sign * (abs(step) + 1) for step in steps)]
+    if aggregate == "AVG":
+        return [*(total + step for step in steps), total - sum(steps)]
+    parts = [int(total / rows) + step for step in steps]
+    return [*parts, total - sum(parts)]
+
+
+class Maker:
+    """Makes the rows of one group in which each bound is given a number to reach."""
+
+    def __init__(
+        self,
+        wishes: Wishes,
+        group: Group,
+        bound: Bound,
+        wanted: dict[Bound, float],
+        style: int,
+        rng: random.Random,
+    ):
+        self.wishes, self.group, self.bound, self.wanted = wishes, group, bound, wanted
+        self.style, self.rng = style, rng
+
+    def steps(self) -> list[Step]:
+        """The rows; none if the group would be too large."""
+        many, rows = self._many(), self._rows()
+        if many is None or not 0 <= rows <= MAX_ROWS or (rows > MANY and self.style % 3):
             return []
-        sizes = [int(number) + step for step in (0, 1, -1)]
-        return [[None] * size for size in sizes if size >= 0]
-    found = []
-    for total in (number, number + 1, number - 1):
-        a, b = rng.sample(range(1, 10), 2)
-        if bound.aggregate == "SUM":
-            part = int(total / 3)
-            found.append([part + a, part - b, total - 2 * part - a + b][style % 2 :])
-            if style % 2:
-                found[-1][0] += part + a
-        elif bound.aggregate == "AVG":
-            found.append([total - a, total + a, total][: 2 + style % 2])
-        else:
-            sign = -1 if bound.aggregate == "MAX" else 1
-            found.append([total, total + sign * a, total + sign * b])
-    return found
+        facts = self.wishes.facts
+        shared = {root: self.rng.choice(choices) for root, choices in self.wishes.good.items()}
+        for root in [*sorted(self.wishes.linked), *map(facts.root, self.group.keys)]:
+            if root not in shared:
+                shared[root] = self.wishes.key()
+        others = [n for n in range(len(facts.sources)) if n != many]
+        found: list[Step] = [(shared, others)]
+        columns: dict[Term, list[Value | Key]] = {}
+        for bound, number in self.wanted.items():  # the bound that matters comes last
+            term = bound.term and facts.root(bound.term)
+            if term and bound.aggregate != "COUNT":
+                columns[term] = _spread(bound.aggregate, number, rows, self.rng) if rows else []
+            elif term and term not in shared:
+                columns.setdefault(term, [self.wishes.key() for _ in range(rows)])
+        for i in range(rows):
+            found.append((shared | {term: column[i] for term, column in columns.items()}, [many]))
+        return found + self._strays(many, shared, found) + self._twins(many, found)
 
+    def _rows(self) -> int:
+        """How many rows the group has."""
+        counts = [int(n) for bound, n in self.wanted.items() if bound.aggregate == "COUNT"]
+        return counts[-1] if counts else 2 + self.style % 2
 
-def _many(wishes: Wishes, group: Group, bound: Bound, style: int) -> int | None:
-    """The source that has several rows in a group; the others have one."""
-    facts = wishes.facts
-    if bound.term and facts.root(bound.term) not in wishes.linked:
-        return bound.term[0]
-    free = [n for n in group.sources if not any(facts.sources[n] == t for t, _ in wishes.keyed)]
-    free = free or group.sources
-    return free[style % len(free)] if free else None
+    def _many(self) -> int | None:
+        """The source that has several rows in a group; the others have one."""
+        facts, term = self.wishes.facts, self.bound.term
+        if term and facts.root(term) not in self.wishes.linked:
+            return term[0]
+        keyed = {table for table, _ in self.wishes.keyed}
+        free = [n for n in self.group.sources if facts.sources[n] not in keyed]
+        free = free or self.group.sources
+        return free[self.style % len(free)] if free else None
 
+    def _bad(self, root: Term) -> list[Value]:
+        """One value that misses a condition: its literal, which comes first, or any."""
+        good = self.wishes.good[root]
+        bad = [value for value in self.wishes.near[root] if value not in good]
+        return [self.rng.choice(bad) if self.style % 2 else bad[0]] if bad else []
 
-def _group(
-    wishes: Wishes,
-    group: Group,
-    bound: Bound,
-    values: list[Value],
-    style: int,
-    rng: random.Random,
-) -> list[Step]:
-    """The rows of one group, with these values in the aggregated column."""
-    many = _many(wishes, group, bound, style)
-    if many is None:
-        return []
-    facts, term = wishes.facts, bound.term and wishes.facts.root(bound.term)
-    shared: Plan = {root: rng.choice(choices) for root, choices in wishes.good.items()}
-    for root in [*sorted(wishes.linked), *map(facts.root, group.keys)]:
-        if root not in shared:
-            shared[root] = wishes.key()
-    others = [n for n in range(len(facts.sources)) if n != many]
-    steps: list[Step] = [(shared, others)]
-    counted = bound.aggregate == "COUNT"
-    for value in values:
-        own: Plan = {} if counted else {term: value}
-        if counted and term and term not in shared:
-            own = {term: wishes.key()}
-        steps.append((shared | own, [many]))
-    return steps + _strays(wishes, bound, many, term, shared, steps, style, rng)
-
-
-def _strays(
-    wishes: Wishes,
-    bound: Bound,
-    many: int,
-    term: Term | None,
-    shared: Plan,
-    steps: list[Step],
-    style: int,
-    rng: random.Random,
-) -> list[Step]:
-    """Rows of a group that must not count: NULL, a repeated value, a condition missed."""
-    found: list[Step] = []
-    if len(steps) < 2:
+    def _strays(self, many: int, shared: Plan, steps: list[Step]) -> list[Step]:
+        """Rows of a group that must not count: NULL, a repeated value, a condition missed."""
+        found: list[Step] = []
+        if len(steps) < 2:
+            return found
+        last, term = steps[-1][0], self.bound.term and self.wishes.facts.root(self.bound.term)
+        if self.bound.distinct:
+            found.append((last, [many]))
+        elif term and term not in shared and self.wishes.column(term).nullable:
+            found.append((shared | {term: None}, [many]))
+        for root in self.wishes.near:
+            if root[0] == many:
+                found += [(last | {root: value}, [many]) for value in self._bad(root)]
         return found
-    if bound.distinct:
-        found.append((steps[-1][0], [many]))
-    elif term and term not in shared and wishes.nullable(term):
-        found.append((shared | {term: None}, [many]))
-    for root, values in wishes.near.items():
-        bad = [value for value in values if value not in wishes.good[root]]
-        if root[0] == many and bad:
-            value = rng.choice(bad) if style % 2 else bad[0]  # first comes the literal itself
-            found.append((steps[-1][0] | {root: value}, [many]))
-    return found
+
+    def _twins(self, many: int, steps: list[Step]) -> list[Step]:
+        """Groups like this one whose joined rows miss a condition."""
+        found: list[Step] = []
+        for root in self.wishes.near:
+            if root[0] != many and root[0] in self.group.sources:
+                for value in self._bad(root):
+                    keys = {key: self.wishes.key() for key in sorted(self.wishes.linked)}
+                    keys = {key: new for key, new in keys.items() if key not in self.wishes.near}
+                    found += [(plan | keys | {root: value}, sources) for plan, sources in steps]
+        return found

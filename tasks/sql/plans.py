@@ -8,7 +8,6 @@ import random
 
 from tasks.sql.facts import Term, Value
 from tasks.sql.text import Column
-from tasks.sql.values import number_in
 from tasks.sql.wishes import Plan, Wishes, shuffled
 
 # Rows for each value of a column, and with NULL: unequal, so that groups differ in size and ORDER
@@ -52,7 +51,10 @@ class Planner:
 
     def _good(self) -> Plan:
         """A plan that meets all conditions."""
-        return {root: self.rng.choice(values) for root, values in self.wishes.good.items()}
+        plan: Plan = {root: self.rng.choice(v) for root, v in self.wishes.good.items()}
+        for pairs in self.wishes.inside:
+            plan |= self.rng.choice(pairs) if pairs else {}
+        return plan
 
     def _loosen(self, plan: Plan) -> Plan:
         """Let columns that are equal in some rows (NOT IN) be so in half of the plans."""
@@ -65,12 +67,13 @@ class Planner:
 
     def _free(self) -> list[tuple[Term, Column]]:
         """Columns that no condition and no join is about."""
+        joint = {self.wishes.facts.root(t) for each in self.wishes.facts.joints for t in each.terms}
         return [
             ((source, column.name.lower()), column)
             for source, table in enumerate(self.wishes.facts.sources)
             for column in self.wishes.schema[table]
             if (root := self.wishes.roots[source, column.name.lower()]) not in self.wishes.near
-            and root not in self.wishes.linked
+            and root not in self.wishes.linked | joint
             and not (
                 self.style % 3 == 0 and (table, column.name.lower()) in self.wishes.earlier_keys
             )
@@ -106,7 +109,9 @@ class Planner:
                 plans.append(
                     plan | others | _extremes(free, 600 if meets else 800, i, self.style, self.rng)
                 )
-        plans += self._pair_plans()
+        plans += [
+            dict(pair) for pairs in self.wishes.inside + self.wishes.outside for pair in pairs
+        ]
         if self.style % 6 != 3:
             spot = met[(self.style + 1) % len(met)]
             for turn in (0, 1):
@@ -127,22 +132,6 @@ class Planner:
             for plan, value in zip(plans, shuffled(bad[root], self.rng), strict=False):
                 plan[root] = value
         return [*plans, {root: values[0] for root, values in edges.items()}]
-
-    def _pair_plans(self) -> list[Plan]:
-        """Plans about columns that are compared with each other: equal, and apart by one."""
-        plans: list[Plan] = []
-        for first, second in self.wishes.facts.pairs:
-            first, second = self.wishes.facts.root(first), self.wishes.facts.root(second)
-            for step in (0, 1, -1):
-                value = (
-                    self.rng.choice(self.wishes.good[second])
-                    if second in self.wishes.good
-                    else self.rng.randrange(300)
-                )
-                number = number_in(value)
-                other = value if number is None else number + step
-                plans.append({first: other, second: value})
-        return plans
 
 
 def _extremes(

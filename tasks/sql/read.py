@@ -141,7 +141,11 @@ class Reader(Conditions):
 def read_query(sql: str, tokens: list[Token], schema: Schema) -> Facts:
     """The facts of an admitted query, given as text and tokens; none if it is not understood."""
     facts, tree = Facts(), parse(sql, tokens)
-    if tree is not None:
+    if tree is None:
+        return facts
+    try:
         facts.steady = tree.find(*UNSTEADY) is None
         Reader(schema, facts).query(tree)
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        return Facts()  # a tree that is built as no common query's is
     return facts

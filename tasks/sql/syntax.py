@@ -48,7 +48,12 @@ def constant(node: exp.Expr) -> Value:
     if isinstance(node, exp.Literal):
         if node.is_string:
             return node.this
-        whole = node.this.isdigit() and len(node.this) < 20 and int(node.this) < 2**63
+        whole = (
+            node.this.isascii()
+            and node.this.isdigit()
+            and len(node.this) < 20
+            and int(node.this) < 2**63
+        )
         return int(node.this) if whole else float(node.this)
     if isinstance(node, exp.Boolean):
         return int(node.this)

@@ -9,7 +9,7 @@ import random
 import re
 from typing import NamedTuple
 
-from tasks.sql.facts import Test, Value
+from tasks.sql.facts import Joint, Test, Value
 from tasks.sql.sandbox import QueryFailed, build, run
 from tasks.sql.text import Column
 
@@ -20,6 +20,8 @@ NUMBER = re.compile(
 )
 DATE = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})", re.ASCII)
 MAX_LENGTH = 80  # of a string that is made for a condition on its length
+GRID = 20  # values of each of two columns that are tried together
+PAIRS = 12  # kept of them on each side
 MOST = 6  # values kept on each side of a condition through functions
 
 
@@ -45,7 +47,8 @@ def number_in(value: Value) -> int | float | None:
 def _numbers(value: int | float, kind: str, rng: random.Random) -> list[Value]:
     """A number first, then near misses and far ones; 64 bits hold them."""
     steps = [1, -1, 1000, -1000, *rng.sample(range(2, 60), 3), *rng.sample(range(-60, -1), 3)]
-    if isinstance(value, float) and abs(value) >= 2**53:
+    if abs(value) >= 2**63 or (isinstance(value, float) and abs(value) >= 2**53):
+        value = float(value)
         return [value, value * 1.5, value / 2, -value]
     near = [value + step for step in steps] + [-value]
     if isinstance(value, float) and kind == "int":
@@ -104,6 +107,7 @@ def _through_functions(kind: str, test: Test) -> list[Value]:
     ]
     joined = [a + b for a, b in itertools.permutations(plain[:4], 2)]
     around = [f"{text} x" for text in plain] + [f"x {text}" for text in plain]
+    around += [text[:i] for text in plain for i in range(1, min(len(text), GRID))]
     lengths = {int(n) + step for n in numbers for step in (-1, 0, 1) if 0 < n <= MAX_LENGTH}
     long = [(WORDS[n % 24] * 20)[:n] for n in sorted(lengths)]
     long += [f"{text}{'xyzuvw' * 20}"[:n] for text in plain for n in lengths if n > len(text)][:20]
@@ -138,13 +142,13 @@ def _any(column: Column) -> Value:
 
 def sort_out(column: Column, tests: list[Test], values: list[Value]) -> list[Choice]:
     """Ask SQLite which tests each value meets, in a column of this type."""
-    schema = {"v": [column._replace(name="n", declared="INTEGER"), column._replace(name="c")]}
+    schema = {"v": [column._replace(name="n", declared="INTEGER"), column._replace(name="c0")]}
     rows = list(enumerate(values))
     image = build(schema, {"v": rows})
 
     def met(used: list[Test]) -> list[tuple]:
         shown = ", ".join(f"({test.sql})" for test in used)
-        return run(image, schema, f"SELECT c, {shown} FROM v ORDER BY n", len(rows)).rows
+        return run(image, schema, f"SELECT c0, {shown} FROM v ORDER BY n", len(rows)).rows
 
     try:
         found = met(tests)
@@ -170,3 +174,48 @@ def _boundary(choices: list[Choice]) -> list[Choice]:
         if len(some) < MOST and choices[i] not in some:
             some.append(choices[i])
     return [each for group in itertools.zip_longest(*kept.values()) for each in group if each]
+
+
+def _halves(kind: str, literals: tuple[Value, ...]) -> list[Value]:
+    """Values for one of two columns that a condition puts together."""
+    numbers = [n for each in literals if (n := number_in(each)) is not None and abs(n) < 1e9]
+    if kind in ("int", "real"):
+        near = {n + step for n in numbers for step in range(-2, 3)} | set(range(-1, 7))
+        return sorted(round(n) if kind == "int" else n for n in near)[:GRID]
+    if kind == "date":
+        return _dates(literals)[:GRID]
+    texts = [each for each in literals if isinstance(each, str)]
+    parts = [part for text in texts for part in text.split()]
+    parts += [text[:i] for text in texts for i in range(1, len(text))]
+    parts += [text[i:] for text in texts for i in range(1, len(text))]
+    return list(dict.fromkeys([*parts[: 2 * GRID], *WORDS[:3]]))
+
+
+def sort_out_pairs(first: Column, second: Column, joint: Joint) -> tuple[list, list]:
+    """Pairs of values that meet a condition on two columns, and pairs that miss it.
+
+    Those come first that differ by one step in one column from a pair on the other side.
+    """
+    sides = _halves(first.kind, joint.literals), _halves(second.kind, joint.literals)
+    grid = list(itertools.product(*(range(len(side)) for side in sides)))
+    columns = [first._replace(name="c0"), second._replace(name="c1")]
+    schema = {"v": [first._replace(name="n", declared="INTEGER"), *columns]}
+    rows = [(n, sides[0][i], sides[1][j]) for n, (i, j) in enumerate(grid)]
+    try:
+        sql = f"SELECT {joint.sql} FROM v ORDER BY n"
+        found = run(build(schema, {"v": rows}), schema, sql, len(rows)).rows
+    except QueryFailed:
+        return [], []
+    met = {place: truth == 1 for place, (truth,) in zip(grid, found, strict=True)}
+
+    def edge(place: tuple[int, int]) -> bool:
+        i, j = place
+        around = [(i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)]
+        return any(met.get(other, met[place]) != met[place] for other in around)
+
+    edges = sorted(grid, key=lambda place: not edge(place))
+    pairs = [
+        [(sides[0][i], sides[1][j]) for i, j in edges if met[i, j] is side]
+        for side in (True, False)
+    ]
+    return pairs[0][:PAIRS], pairs[1][:PAIRS]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tasks.sql.facts import Facts, Group, Term, Value
 from tasks.sql.text import Column, Schema
-from tasks.sql.values import Choice, near, sort_out
+from tasks.sql.values import Choice, near, sort_out, sort_out_pairs
 
 POOL = 250  # drawn values stand for the numbers below this
 FRESH = 1000  # the numbers of keys that no drawn value has begin here
@@ -39,6 +39,8 @@ class Wishes:
     good: dict[Term, list[Value]] = field(default_factory=dict)  # meet all conditions
     near: dict[Term, list[Value]] = field(default_factory=dict)
     unique: set[Term] = field(default_factory=set)  # roots of primary keys with conditions
+    inside: list[list[Plan]] = field(default_factory=list)  # for each condition on two columns
+    outside: list[list[Plan]] = field(default_factory=list)
     linked: set[Term] = field(default_factory=set)  # roots of columns that are joined
     joined: set[str] = field(default_factory=set)  # their names
     earlier_keys: set[tuple[str, str]] = field(default_factory=set)  # of ORDER BY, but the last
@@ -85,9 +87,13 @@ class Wishes:
         columns: dict[Term, Column] = {}
         for term, found in self.facts.tests.items():
             root = self.facts.root(term)
-            table, name = self.facts.place(term)
             tests[root] = tests.get(root, []) + [t for t in found if t not in tests.get(root, [])]
-            columns.setdefault(root, next(c for c in self.schema[table] if c.name.lower() == name))
+            columns.setdefault(root, self.column(term))
+        for joint in self.facts.joints:
+            roots = [self.facts.root(term) for term in joint.terms]
+            pairs = sort_out_pairs(*map(self.column, joint.terms), joint)
+            for side, found in zip((self.inside, self.outside), pairs, strict=True):
+                side.append([dict(zip(roots, pair, strict=True)) for pair in found])
         for root, found in tests.items():
             choices = sort_out(columns[root], found, near(columns[root], found, rng))
             if choices:
@@ -150,7 +156,7 @@ class Wishes:
         self.fresh += 3
         return Key(self.fresh // 3 * 3)
 
-    def nullable(self, term: Term) -> bool:
-        """Whether the column of a term may be NULL."""
+    def column(self, term: Term) -> Column:
+        """The column of a term."""
         table, name = self.facts.place(term)
-        return next(c.nullable for c in self.schema[table] if c.name.lower() == name)
+        return next(column for column in self.schema[table] if column.name.lower() == name)

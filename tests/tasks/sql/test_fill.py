@@ -178,3 +178,53 @@ def test_plain_functions_are_allowed(gold, same):
     if run_query(MARKET, text + same).failure == "error":
         pytest.skip("this build of SQLite has no mathematical functions")
     assert execution_match(MARKET, text + same, text + gold)
+
+
+@pytest.mark.parametrize(
+    ("gold", "wrong"),
+    [
+        ("spent + tip > 40", "spent + tip >= 40"),
+        ("spent - tip <= 7", "spent - tip < 7"),
+        ("spent * tip = 12", "spent * tip >= 12"),
+        ("guest || 'x' || guest = 'axa'", "guest = 'axa'"),
+        ("spent > 2 * tip", "spent >= 2 * tip"),
+    ],
+)
+def test_conditions_on_two_columns_have_rows_on_both_sides(gold, wrong):
+    text = "SELECT stall_ref FROM visit WHERE "
+    assert execution_match(MARKET, f"{text}({gold}) AND 1 = 1", text + gold)
+    assert not execution_match(MARKET, text + wrong, text + gold)
+
+
+def test_texts_that_are_put_together():
+    gold = "SELECT rent FROM stall WHERE owner || ' ' || town = 'Ada Ulm'"
+    assert execution_match(MARKET, gold.replace("owner || ' '", "(owner || ' ')"), gold)
+    turned = "SELECT rent FROM stall WHERE town || ' ' || owner = 'Ada Ulm'"
+    assert not execution_match(MARKET, turned, gold)
+
+
+def test_some_row_has_the_average_of_its_column():
+    gold = "SELECT owner FROM stall WHERE rent > (SELECT AVG(rent) FROM stall)"
+    average = "SELECT COUNT(*) FROM stall WHERE rent = (SELECT AVG(rent) FROM stall)"
+    assert max(shown(gold, average)) > (0,)
+    assert not execution_match(MARKET, gold.replace(">", ">="), gold)
+
+
+def test_each_of_several_bounds_decides():
+    text = "SELECT guest FROM visit GROUP BY guest HAVING SUM(spent) {} AND COUNT(*) {}"
+    gold = text.format("> 300", ">= 4")
+    assert execution_match(MARKET, text.format("> 300", "> 3"), gold)
+    for bounds in (("> 301", ">= 4"), (">= 300", ">= 4"), ("> 300", "> 4"), ("> 300", ">= 3")):
+        assert not execution_match(MARKET, text.format(*bounds), gold), bounds
+    for one in ("SUM(spent) > 300", "COUNT(*) >= 4"):
+        alone = f"SELECT guest FROM visit GROUP BY guest HAVING {one}"
+        assert not execution_match(MARKET, alone, gold)
+
+
+def test_groups_of_joined_rows_hang_on_conditions_of_both_tables():
+    gold = (
+        f"SELECT s.owner {JOIN} WHERE s.rent > 25 AND v.spent < 90 GROUP BY s.stall_id "
+        "HAVING COUNT(*) >= 4"
+    )
+    for old, new in (("> 25", ">= 25"), ("< 90", "<= 90"), (">= 4", "> 4")):
+        assert not execution_match(MARKET, gold.replace(old, new), gold), new
