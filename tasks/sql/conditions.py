@@ -19,6 +19,8 @@ OPERATORS = {
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 AGGREGATES = {exp.Count: "COUNT", exp.Sum: "SUM", exp.Avg: "AVG", exp.Max: "MAX", exp.Min: "MIN"}
 MAX_BOUND = 1e12  # of an aggregate
+MAX_BOUNDS = 6  # of a group, and
+MAX_JOINTS = 4  # conditions on two columns that rows are made for
 QUERIES = (exp.Select, exp.SetOperation)
 
 
@@ -82,7 +84,7 @@ class Conditions(Names):
         other = self.term(right, scope)
         if term and other and op == "=":
             self.link(term, other)
-        elif term and other:
+        elif term and other and len(self.facts.joints) < MAX_JOINTS:
             self.facts.joints.append(Joint((term, other), f"c0 {op} c1", ()))
         return bool(term and other)
 
@@ -131,9 +133,8 @@ class Conditions(Names):
                 inner, distinct = found.this, isinstance(found.this, exp.Distinct)
                 inner = inner.expressions[0] if distinct else inner
                 term = self.term(inner, scope) if isinstance(inner, exp.Expr) else None
-                scope.group.bounds += [
-                    Bound(AGGREGATES[type(found)], distinct, term, number) for number in numbers
-                ]
+                bounds = [Bound(AGGREGATES[type(found)], distinct, term, n) for n in numbers]
+                scope.group.bounds = [*scope.group.bounds, *bounds][:MAX_BOUNDS]
 
     def _function(self, node: exp.Expr, scope: Scope, negated: bool) -> None:
         """Note a condition in which functions stand around one column or two."""
@@ -157,5 +158,5 @@ class Conditions(Names):
         sql = f"NOT ({sql})" if negated else sql
         if len(terms) == 1:
             self.facts.tests.setdefault(terms[0], []).append(Test(sql, literals, plain=False))
-        elif len(terms) == 2:
+        elif len(terms) == 2 and len(self.facts.joints) < MAX_JOINTS:
             self.facts.joints.append(Joint((terms[0], terms[1]), sql, literals))

@@ -7,6 +7,7 @@ from tasks.sql.plans import Step
 from tasks.sql.wishes import Key, Plan, Wishes
 
 MAX_ROWS = 250  # of a group
+MAX_ALL = 1_500  # rows of all groups of a database
 MANY = 40  # groups larger than this are made in few databases
 
 
@@ -20,6 +21,8 @@ def group_steps(wishes: Wishes, style: int, rng: random.Random) -> list[Step]:
                 for others in _others(bound, bounds):
                     wanted = {**others, bound: bound.number + step}
                     steps += Maker(wishes, group, bound, wanted, style, rng).steps()
+                    if len(steps) > MAX_ALL:
+                        return steps
     return steps
 
 

@@ -4,6 +4,13 @@ import pytest
 
 from tasks.sql import compare
 from tasks.sql.compare import execution_match, run_query
+from tasks.sql.conditions import MAX_BOUNDS, MAX_JOINTS
+from tasks.sql.fill import fill
+from tasks.sql.groups import MAX_ALL, MAX_ROWS
+from tasks.sql.read import read_query
+from tasks.sql.sandbox import admit
+from tasks.sql.text import parse_schema
+from tasks.sql.wishes import Wishes
 
 MARKET = (
     "CREATE TABLE stall (stall_id INTEGER, owner TEXT, town TEXT, rent INTEGER, since DATE); "
@@ -228,3 +235,15 @@ def test_groups_of_joined_rows_hang_on_conditions_of_both_tables():
     )
     for old, new in (("> 25", ">= 25"), ("< 90", "<= 90"), (">= 4", "> 4")):
         assert not execution_match(MARKET, gold.replace(old, new), gold), new
+
+
+def test_rows_for_a_query_with_many_bounds_stay_few():
+    bounds = " OR ".join(f"COUNT(*) > {200 + i}" for i in range(20))
+    joints = "".join(f" AND guest || stall_ref != 'ab{i}cdefgh'" for i in range(8))
+    sql = f"SELECT guest FROM visit WHERE spent > 1{joints} GROUP BY guest HAVING {bounds}"
+    schema = parse_schema(MARKET)
+    facts = read_query(*admit(sql, schema), schema)
+    assert len(facts.groups[0].bounds) <= MAX_BOUNDS and len(facts.joints) <= MAX_JOINTS
+    wishes = Wishes(schema, facts, seed=sql)
+    sizes = [len(fill(schema, wishes, sql, style)["visit"]) for style in range(6)]
+    assert 200 < max(sizes) <= MAX_ALL + 2 * MAX_ROWS
