@@ -1,6 +1,7 @@
 # The commands of the workbook. All paths are relative, so a clone may live under any name.
 
-PYTHON ?= $(shell command -v python3 || command -v python3.12 || command -v python3.11 || command -v python)
+# The first that is there; scripts/setup_env.py looks further if it is too old or too new.
+PYTHON ?= $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python)
 PY := .venv/bin/python
 # After what measures: the pages that show it.
 DOCS = "$(PY)" -m tools.docs
@@ -17,7 +18,7 @@ help: ## list the targets
 
 setup: ## create or repair .venv (the other targets do this by themselves)
 	@if [ -z "$(PYTHON)" ]; then \
-		echo "No Python found. The course needs Python 3.11 or 3.12 on PATH." >&2; exit 1; \
+		echo "No Python found. The course needs Python 3.11, 3.12 or 3.13 on PATH." >&2; exit 1; \
 	fi
 	@"$(PYTHON)" scripts/setup_env.py
 

@@ -17,7 +17,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 STAMP = os.path.join(VENV, "course-complete.json")
 UNDERWAY = os.path.join(VENV, "course-underway")
-SUPPORTED = [(3, 12), (3, 11)]
+SUPPORTED = [(3, 13), (3, 12), (3, 11)]  # the newest first; pyproject.toml says the same
+VERSIONS = "Python 3.11, 3.12 or 3.13"
 GB = 10**9
 # Measured with the pins of 2026-11: .venv takes 1.9 GB, with CUDA 5.8 GB. The rest is for the
 # wheels, which pip keeps twice while it installs: in its cache and among the temporary files.
@@ -72,7 +73,7 @@ def probe(python):
 
 
 def find_python(commands=None):
-    """Executable of a Python 3.11 or 3.12 that can make environments: the running one first."""
+    """Executable of a supported Python that can make environments: the running one first."""
     names = ["python%d.%d" % version for version in SUPPORTED] + ["python3", "python"]
     found = [probe(python) for python in commands or [sys.executable] + names]
     found = [one for one in found if one]
@@ -89,9 +90,9 @@ def find_python(commands=None):
         )
     seen = sorted({"%d.%d.%d (%s)" % (one[0] + (one[1],)) for one in found})
     raise Trouble(
-        "The course needs Python 3.11 or 3.12. Found: %s.\n"
+        "The course needs %s. Found: %s.\n"
         "Install one from python.org, your package manager, pyenv or conda; if it is not on PATH,\n"
-        "name it: make lab PYTHON=/path/to/python3.12" % (", ".join(seen) or "none")
+        "name it: make lab PYTHON=/path/to/python3.12" % (VERSIONS, ", ".join(seen) or "none")
     )
 
 

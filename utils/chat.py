@@ -1,12 +1,17 @@
-"""From text to token ids: the ChatML template, the completion mask, batches."""
+"""From text to token ids: the chat template, the completion mask, batches."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
 
+Rows = Sequence[Sequence[int]]  # token ids, of different lengths
 START, END, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 IGNORE = -100  # label of a position that does not count in the loss
+_SLOTS = "\ue000\ue001"  # each stands for a text in a template; private-use, so no template's own
 
 # ChatML as Qwen3 uses it. `generation` marks the tokens the assistant itself writes, its
 # `<|im_end|>` included, for `apply_chat_template(..., return_assistant_tokens_mask=True)` and TRL.
@@ -44,9 +49,8 @@ def _token_id(tokenizer, token: str) -> int:
     token_id = tokenizer.convert_tokens_to_ids(token)  # unknown: None, or the unknown token's
     if token_id is None or tokenizer.convert_ids_to_tokens(token_id) != token:
         raise ValueError(
-            f"the tokenizer has no {token} token, so it does not speak ChatML: "
-            "use a Qwen tokenizer, or one that was trained with "
-            f"{START}, {END} and {END_OF_TEXT} as special tokens"
+            f"the tokenizer has no {token} token, so it does not speak ChatML: use a Qwen tokenizer"
+            f" or one trained with {START}, {END} and {END_OF_TEXT} as special tokens"
         )
     return token_id
 
@@ -67,51 +71,79 @@ def _plain(tokenizer, text: str) -> list[int]:
     return ids
 
 
-def _fits(encoded: Encoded, max_length: int | None) -> Encoded:
-    """The example itself, or a ValueError with its lengths: nothing is cut off silently."""
-    if max_length is not None and len(encoded) > max_length:
-        completion = sum(encoded.completion_mask)
-        prompt = len(encoded) - completion
-        part = "prompt alone" if prompt >= max_length else "example"
-        raise ValueError(
-            f"the {part} is longer than max_length={max_length}: {prompt} prompt tokens + "
-            f"{completion} completion tokens = {len(encoded)}; raise max_length, shorten the text, "
-            "or leave the example out (cut short, it would lose the token that says stop)"
-        )
-    return encoded
-
-
-def _join(prompt: list[int], completion: list[int]) -> Encoded:
-    return Encoded(prompt + completion, [0] * len(prompt) + [1] * len(completion))
-
-
-def _check_completion(completion: str) -> None:
-    if not completion.strip():
-        raise ValueError(
-            "the completion is empty: the model would learn to stop at once; "
-            "leave the example out, or write the answer it should give"
-        )
-
-
 def stop_token_ids(tokenizer) -> list[int]:
     """Ids that end a completion: `<|im_end|>` in a chat, `<|endoftext|>` in a base document."""
     return [_token_id(tokenizer, END), _token_id(tokenizer, END_OF_TEXT)]
 
 
+def _apply_template(tokenizer, texts: dict[str, str], **options) -> str | list[int]:
+    """The library's rendering of one turn a role; a tokenizer without a template gets ours."""
+    messages = [{"role": role, "content": text} for role, text in texts.items()]
+    options |= {"chat_template": tokenizer.chat_template or CHAT_TEMPLATE, "return_dict": False}
+    return tokenizer.apply_chat_template(messages, **options)
+
+
+def _split(tokenizer, text: str) -> list[str]:
+    """`text` split at special tokens: they stand at 1, 3, ..., plain text, if empty, between."""
+    added = tokenizer.added_tokens_decoder.values()
+    control = {str(token) for token in added if token.special} | {START, END, END_OF_TEXT}
+    return re.split(f"({'|'.join(map(re.escape, sorted(control, key=len)[::-1]))})", text)
+
+
 def encode_prompt(tokenizer, user_text: str, system: str | None = None) -> list[int]:
-    """Ids of a chat that waits for its answer: it ends with `<|im_start|>assistant` and a newline.
+    """Ids of a chat that waits for its answer, in the tokenizer's chat template.
 
     Equal to `tokenizer.apply_chat_template(..., add_generation_prompt=True, return_dict=False)`,
-    except that special tokens inside the texts are read as plain text, never as control tokens.
+    with the system turn that some templates add by themselves, except that special tokens inside
+    the texts are read as plain text. Raises ValueError where the template changes a text.
     """
-    start, end = _token_id(tokenizer, START), _token_id(tokenizer, END)
-    newline = _plain(tokenizer, "\n")
+    texts = {"user": user_text} if system is None else {"system": system, "user": user_text}
+    # Rendered with slots for the texts, the template has special tokens of its own only. A text is
+    # encoded together with what stands beside it: a tokenizer may merge across the newline.
+    slots = dict(zip(texts, _SLOTS, strict=False))
+    rendered = _apply_template(tokenizer, slots, tokenize=False, add_generation_prompt=True)
+    fill = {ord(slot): texts[role] for role, slot in slots.items()}
     ids: list[int] = []
-    for role, content in (("system", system), ("user", user_text)):
-        if content is not None:
-            # Role and content in one piece: a tokenizer may merge across the newline between them.
-            ids += [start, *_plain(tokenizer, f"{role}\n{content}"), end, *newline]
-    return ids + [start, *_plain(tokenizer, "assistant\n")]
+    for i, piece in enumerate(_split(tokenizer, rendered)):
+        control = i % 2 == 1
+        ids += (
+            [_token_id(tokenizer, piece)] if control else _plain(tokenizer, piece.translate(fill))
+        )
+    harmless = all(len(_split(tokenizer, text)) == 1 for text in texts.values())
+    if harmless and ids != _apply_template(tokenizer, texts, add_generation_prompt=True):
+        raise ValueError(
+            f"the chat template changes a text of the prompt {user_text[:80]!r}: many strip its "
+            "ends. Do so before, or set tokenizer.chat_template = chat.CHAT_TEMPLATE to train"
+        )
+    return ids
+
+
+def _closing(tokenizer) -> list[int]:
+    """Ids that the template puts after an answer, up to the special token that ends the turn."""
+    rendered = _apply_template(tokenizer, {"user": "?", "assistant": _SLOTS}, tokenize=False)
+    before, *ending = _split(tokenizer, rendered.partition(_SLOTS)[2])
+    if not ending:
+        raise ValueError(
+            "the chat template ends an answer without a special token, so no model learns to stop: "
+            "set tokenizer.chat_template = chat.CHAT_TEMPLATE to train"
+        )
+    return [*_plain(tokenizer, before), _token_id(tokenizer, ending[0])]
+
+
+def _example(tokenizer, prompt, completion, closing, max_length) -> Encoded:
+    """A training sequence; ValueError where it would teach nothing or has to be cut."""
+    if not completion.strip():
+        raise ValueError("the completion is empty: the model would learn to stop at once")
+    answer = [*_plain(tokenizer, completion), *closing]
+    length = len(prompt) + len(answer)
+    if max_length is not None and length > max_length:
+        part = "prompt alone" if len(prompt) >= max_length else "example"
+        raise ValueError(
+            f"the {part} is longer than max_length={max_length}: {len(prompt)} prompt tokens + "
+            f"{len(answer)} completion tokens = {length}; raise max_length, shorten the text, "
+            "or leave the example out (cut short, it would lose the token that says stop)"
+        )
+    return Encoded(prompt + answer, [0] * len(prompt) + [1] * len(answer))
 
 
 def encode_example(
@@ -124,80 +156,58 @@ def encode_example(
     """One chat demonstration; the mask is 1 on the completion and on the `<|im_end|>` that ends it.
 
     The completion is encoded apart from the prompt, so that training sees exactly the prompt ids
-    that sampling starts from. The newline that the template puts after `<|im_end|>` is left out:
-    sampling has stopped by then. Raises ValueError when the completion is empty or prompt and
-    completion together exceed `max_length`.
+    that sampling starts from. What the template puts after the end of the turn (ChatML: a newline)
+    is left out: sampling has stopped by then. Raises ValueError when the completion is empty or
+    prompt and completion together exceed `max_length`.
     """
-    _check_completion(completion)
     prompt = encode_prompt(tokenizer, user_text, system)
-    answer = [*_plain(tokenizer, completion), _token_id(tokenizer, END)]
-    return _fits(_join(prompt, answer), max_length)
+    return _example(tokenizer, prompt, completion, _closing(tokenizer), max_length)
 
 
 def encode_document(
     tokenizer, prompt: str, completion: str, max_length: int | None = None
 ) -> Encoded:
     """One plain document without chat format, as a base model reads it; ends in `<|endoftext|>`."""
-    _check_completion(completion)
-    answer = [*_plain(tokenizer, completion), _token_id(tokenizer, END_OF_TEXT)]
-    return _fits(_join(_plain(tokenizer, prompt), answer), max_length)
+    ids, closing = _plain(tokenizer, prompt), [_token_id(tokenizer, END_OF_TEXT)]
+    return _example(tokenizer, ids, completion, closing, max_length)
 
 
-def collate(examples: Sequence[Encoded], pad_id: int) -> dict[str, torch.Tensor]:
+def _pad(rows: Rows, pad_id: int, left: bool = False) -> tuple[Int[Tensor, "B L"], ...]:
+    """Rows of different lengths as one tensor, and a mask that is 1 on them.
+
+    The mask comes from lengths, never from `ids != pad_id`: where padding and end of text are the
+    same token, that would hide the end from the loss and the model would never stop.
+    """
+    if not rows or not all(len(row) for row in rows):
+        raise ValueError("a batch needs at least one sequence of tokens, and no empty ones")
+    length = max(len(row) for row in rows)
+    ids = torch.full((len(rows), length), pad_id)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        columns = slice(length - len(row), length) if left else slice(len(row))
+        ids[i, columns] = torch.tensor(row)
+        mask[i, columns] = 1
+    return ids, mask
+
+
+def collate(examples: Sequence[Encoded], pad_id: int) -> dict[str, Shaped[Tensor, "B L"]]:
     """Right-padded batch: input_ids, attention_mask, labels (long) and completion_mask (float).
 
-    All are (B, L). Labels are the input ids on completion tokens and -100 elsewhere; they are not
-    shifted. The masks come from lengths, never from `ids != pad_id`: where padding and end of text
-    are the same token, that would hide the end from the loss and the model would never stop.
+    Labels are the input ids on completion tokens and -100 elsewhere; they are not shifted.
     """
-    if not examples:
-        raise ValueError("no examples to collate")
-    length = max(len(example) for example in examples)
-    input_ids = torch.full((len(examples), length), pad_id)
-    attention_mask = torch.zeros_like(input_ids)
-    completion_mask = torch.zeros(input_ids.shape)
-    for row, example in enumerate(examples):
-        input_ids[row, : len(example)] = torch.tensor(example.input_ids)
-        attention_mask[row, : len(example)] = 1
-        completion_mask[row, : len(example)] = torch.tensor(example.completion_mask).float()
+    input_ids, attention_mask = _pad([e.input_ids for e in examples], pad_id)
+    completion_mask, _ = _pad([e.completion_mask for e in examples], 0)
     labels = input_ids.masked_fill(completion_mask == 0, IGNORE)
-    return {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "labels": labels,
-        "completion_mask": completion_mask,
-    }
+    batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+    return batch | {"completion_mask": completion_mask.float()}
 
 
-def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts of different lengths as (Q, P) ids and mask, padded on the left.
-
-    Left, because sampling appends at the right end: every prompt has to end in the same column.
-    """
-    if not prompts or not all(len(prompt) for prompt in prompts):
-        raise ValueError("pad_left needs at least one prompt, and no empty ones")
-    length = max(len(prompt) for prompt in prompts)
-    prompt_ids = torch.full((len(prompts), length), pad_id)
-    prompt_mask = torch.zeros_like(prompt_ids)
-    for row, prompt in enumerate(prompts):
-        prompt_ids[row, length - len(prompt) :] = torch.tensor(prompt)
-        prompt_mask[row, length - len(prompt) :] = 1
-    return prompt_ids, prompt_mask
+def pad_left(prompts: Rows, pad_id: int) -> tuple[Int[Tensor, "Q P"], Int[Tensor, "Q P"]]:
+    """Prompts as ids and mask, padded on the left: sampling appends to all in the same column."""
+    return _pad(prompts, pad_id, left=True)
 
 
-def pad_right(
-    completions: Sequence[Sequence[int]], pad_id: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Completions of different lengths as (B, T) ids and float mask, padded on the right.
-
-    Right, so that token t of every completion stands in column t.
-    """
-    if not completions or not all(len(completion) for completion in completions):
-        raise ValueError("pad_right needs at least one completion, and no empty ones")
-    length = max(len(completion) for completion in completions)
-    completion_ids = torch.full((len(completions), length), pad_id)
-    mask = torch.zeros(completion_ids.shape)
-    for row, completion in enumerate(completions):
-        completion_ids[row, : len(completion)] = torch.tensor(completion)
-        mask[row, : len(completion)] = 1.0
-    return completion_ids, mask
+def pad_right(completions: Rows, pad_id: int) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T"]]:
+    """Completions as ids and float mask, padded on the right: token t stands in column t."""
+    ids, mask = _pad(completions, pad_id)
+    return ids, mask.float()

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import pytest
@@ -133,6 +134,125 @@ def test_special_tokens_in_texts_are_plain_text(tok, user, completion):
     assert tok.decode(document.input_ids) == f"{user}{completion}<|endoftext|>"
 
 
+# Templates of the ChatML family in use. Each is given to the tokenizer above.
+DEFAULT_SYSTEM = """\
+{% for message in messages %}{% if loop.first and messages[0].role != 'system' %}\
+{{ '<|im_start|>system\\nYou help.<|im_end|>\\n' }}{% endif %}\
+{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}{% endfor %}\
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+THINKING = """\
+{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' }}\
+{%- if message.role == 'assistant' %}{{- '<think>\\n\\n</think>\\n\\n' }}{% endif %}\
+{{- message.content + '<|im_end|>\\n' }}{%- endfor %}\
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}"""
+# No newline after the role, the system text in the user's turn, a newline before the end.
+MERGED = """\
+{%- set system = messages[0].content + '\\n' if messages[0].role == 'system' else '' %}\
+{%- for message in messages if message.role != 'system' %}{{- '<|im_start|>' + message.role }}\
+{%- if message.role == 'user' %}{{- system }}{%- endif %}\
+{{- message.content + '\\n<|im_end|><|endoftext|>' }}{%- endfor %}\
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant' }}{%- endif %}"""
+FAMILY = {"default system": DEFAULT_SYSTEM, "thinking": THINKING, "merged": MERGED}
+CLOSINGS = {"default system": "<|im_end|>", "thinking": "<|im_end|>", "merged": "\n<|im_end|>"}
+
+
+@pytest.fixture(params=FAMILY)
+def family(tok, request, monkeypatch):
+    """The tokenizer with a template of the family, and the template's name."""
+    monkeypatch.setattr(tok, "chat_template", FAMILY[request.param])
+    return tok, request.param
+
+
+@pytest.mark.parametrize("system", [None, "", "Be brief.", "\n"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_prompt_equals_the_template_that_the_tokenizer_has(family, text, system):
+    expected = family[0].apply_chat_template(
+        messages(text, system), add_generation_prompt=True, return_dict=False
+    )
+    assert chat.encode_prompt(family[0], text, system) == expected
+
+
+def test_control_tokens_are_those_of_the_template_alone(family):
+    """A forged turn adds no control token, and every character of it stays."""
+    tokenizer, name = family
+    harmless = chat.encode_example(tokenizer, "hi", "a", system="b")
+    forged = chat.encode_example(tokenizer, INJECTION, f"a{INJECTION}", system=f"b{INJECTION}")
+    for token in CONTROL:
+        token_id = tokenizer.convert_tokens_to_ids(token)
+        assert forged.input_ids.count(token_id) == harmless.input_ids.count(token_id)
+    turns = messages(INJECTION, f"b{INJECTION}")
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert tokenizer.decode(forged.input_ids) == text + f"a{INJECTION}" + CLOSINGS[name]
+
+
+def test_an_example_ends_as_the_template_ends_an_answer(family):
+    tokenizer, name = family
+    encoded = chat.encode_example(tokenizer, "q", "SELECT 1")
+    prompt = chat.encode_prompt(tokenizer, "q")
+    assert encoded.input_ids[: len(prompt)] == prompt
+    assert tokenizer.decode(encoded.input_ids[len(prompt) :]) == "SELECT 1" + CLOSINGS[name]
+    assert encoded.completion_mask == [0] * len(prompt) + [1] * (len(encoded) - len(prompt))
+
+
+def test_special_tokens_that_only_the_tokenizer_knows_are_plain_in_texts(tok):
+    """SmolLM2 marks `<repo_name>` special in its vocabulary but not among its named tokens."""
+    own = copy.deepcopy(tok)
+    own.add_tokens([AddedToken("<repo_name>", special=True)])
+    own.chat_template = "{{ '<repo_name>' }}" + chat.CHAT_TEMPLATE
+    ids = chat.encode_prompt(own, "a <repo_name> b")
+    assert ids.count(own.convert_tokens_to_ids("<repo_name>")) == 1
+    assert own.decode(ids).count("<repo_name>") == 2
+
+
+def test_the_longest_special_token_is_taken(tok):
+    own = copy.deepcopy(tok)
+    own.add_tokens([AddedToken(name, special=True) for name in ("<|im_end|>+", "<|im_start|>+")])
+    own.chat_template = chat.CHAT_TEMPLATE.replace("<|im_end|>", "<|im_end|>+")
+    expected = own.apply_chat_template(
+        messages("hi"), add_generation_prompt=True, return_dict=False
+    )
+    assert own.convert_tokens_to_ids("<|im_end|>+") in expected
+    assert chat.encode_prompt(own, "hi") == expected
+
+
+def test_a_text_may_hold_the_characters_of_a_slot(tok):
+    text = f"{chat._SLOTS} {chat._SLOTS[::-1]}"
+    expected = tok.apply_chat_template(
+        messages(text, text), add_generation_prompt=True, return_dict=False
+    )
+    assert chat.encode_prompt(tok, text, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [("message.content | trim", " spaces at the ends"), ("message.content | upper", "small")],
+)
+def test_a_template_that_changes_the_text_is_refused(tok, monkeypatch, change, text):
+    template = DEFAULT_SYSTEM.replace("message.content", f"({change})")
+    monkeypatch.setattr(tok, "chat_template", template)
+    with pytest.raises(ValueError, match=f"changes a text of the prompt '{text}'.*CHAT_TEMPLATE"):
+        chat.encode_prompt(tok, text)
+    kept = "12"  # what the template does not change it may have
+    expected = tok.apply_chat_template(
+        messages(kept), add_generation_prompt=True, return_dict=False
+    )
+    assert chat.encode_prompt(tok, kept) == expected
+
+
+@pytest.mark.parametrize("ending", ["message.content", "'no answer'"])
+def test_a_template_that_does_not_end_an_answer_is_refused(tok, monkeypatch, ending):
+    template = "{% for message in messages %}{{ '<|im_start|>' + (ENDING) }}{% endfor %}"
+    monkeypatch.setattr(tok, "chat_template", template.replace("ENDING", ending))
+    with pytest.raises(ValueError, match="ends an answer without a special token.*CHAT_TEMPLATE"):
+        chat._closing(tok)
+
+
+def test_a_tokenizer_without_a_template_gets_chatml(tok, monkeypatch):
+    expected = chat.encode_example(tok, "q", "a", system="s")
+    monkeypatch.setattr(tok, "chat_template", None)
+    assert chat.encode_example(tok, "q", "a", system="s") == expected
+
+
 def test_encoding_leaves_the_tokenizer_as_it_was(tok):
     before = tok(INJECTION)["input_ids"]
     chat.encode_prompt(tok, INJECTION)
@@ -149,8 +269,8 @@ def test_think_tags_stay_single_tokens(tok):
 
 def test_a_tokenizer_that_ignores_split_special_tokens_is_refused(tok):
     class Careless:
-        convert_tokens_to_ids = tok.convert_tokens_to_ids
-        convert_ids_to_tokens = tok.convert_ids_to_tokens
+        def __getattr__(self, name):
+            return getattr(tok, name)
 
         def __call__(self, text, split_special_tokens, **kwargs):
             return tok(text, **kwargs)
@@ -233,13 +353,11 @@ def test_pad_right():
 
 
 def test_empty_batches_are_refused():
-    with pytest.raises(ValueError, match="no examples"):
-        chat.collate([], pad_id=0)
-    for prompts in ([], [[1], []]):
-        with pytest.raises(ValueError, match="at least one prompt"):
-            chat.pad_left(prompts, pad_id=0)
-        with pytest.raises(ValueError, match="at least one completion"):
-            chat.pad_right(prompts, pad_id=0)
+    for rows in ([], [[1], []]):
+        examples = [chat.Encoded(row, row) for row in rows]
+        for pad, batch in ((chat.pad_left, rows), (chat.pad_right, rows), (chat.collate, examples)):
+            with pytest.raises(ValueError, match="at least one sequence of tokens, and no empty"):
+                pad(batch, pad_id=0)
 
 
 def test_template_survives_saving(tok, tmp_path):
