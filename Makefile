@@ -10,7 +10,7 @@ DOCS = "$(PY)" -m tools.docs
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 SCREEN_FLAG := $(shell [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser)
 
-.PHONY: help lab test test-engines truth docs mutants run execute seeds sweep bench lint format lock drift gpu-check badges clean setup
+.PHONY: help stale drawings lab test test-engines truth docs mutants run execute seeds sweep bench lint format lock drift gpu-check badges clean setup
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -46,11 +46,17 @@ run: setup ## execute the notebooks, or one with NB=01, into build/ with an HTML
 execute: setup ## re-execute one notebook in place and store its outputs: NB=01
 	@"$(PY)" -m scripts.run_notebooks --in-place $(NB) && $(DOCS)
 
-seeds: setup ## run one notebook with three seeds, write benchmarks/results: NB=01
+seeds: setup ## measure with three seeds what is older than the code (NB=01: of one lesson)
 	@"$(PY)" -m scripts.run_seeds $(NB) && $(DOCS)
 
-sweep: setup ## compare the variants that a notebook lists, three seeds each: NB=04
+sweep: setup ## the same for the variants that a notebook compares: NB=04
 	@"$(PY)" -m scripts.run_sweep $(NB) && $(DOCS)
+
+stale: setup ## list the stored results that are older than the code
+	@"$(PY)" -m tools.fingerprint
+
+drawings: setup ## write the lessons' drawings to assets/pictures
+	@"$(PY)" -m tools.drawings
 
 bench: setup ## time our steps against TRL's, 20 quiet minutes: BENCH="sft grpo" runs these
 	@"$(PY)" benchmarks/bench.py $(BENCH) && $(DOCS)

@@ -4,7 +4,8 @@
 
 The notebook says what is compared: its cells with the tag `sweep` define `VARIANTS`, a list of
 names, and `run_variant(name) -> dict`. Those cells are executed once a seed, as they are; nothing
-of them is written again here. What has been measured is kept: an interrupted sweep goes on.
+of them is written again here. What the code as it is now has measured is kept: an interrupted sweep
+goes on, and a change of the code measures everything again.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import nbformat
 
-from scripts.run_seeds import ROOT, find_notebook, write_results
+from scripts.run_seeds import ROOT, Results, measured
 
 
 def load_cells(notebook: Path, seed: int) -> dict:
@@ -31,28 +32,36 @@ def load_cells(notebook: Path, seed: int) -> dict:
 def main() -> None:
     """Every variant with every seed; the file is written after each one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebook", help="number of the notebook, such as 04")
+    parser.add_argument(
+        "notebook", nargs="?", help="number of the notebook, such as 04; all of them"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", default=[], help="these variants, not all")
     parser.add_argument("--again", nargs="*", default=[], help="variants to measure once more")
     args = parser.parse_args()
-    notebook = find_notebook(args.notebook)
-    out = ROOT / "benchmarks" / "results" / f"{notebook.stem}_sweep.json"
-    old = json.loads(out.read_text(encoding="utf-8"))["runs"] if out.exists() else []
-    runs = {run["seed"]: run for run in old}
-    os.chdir(notebook.parent)
+    for notebook, out in measured(args.notebook, "_sweep"):
+        results = Results(out, notebook, "sweep")
+        results.announce(args.seeds)
+        sweep(results, args)
+
+
+def sweep(results: Results, args: argparse.Namespace) -> None:
+    """Every variant of one notebook that is stale."""
+    os.chdir(results.notebook.parent)
     for seed in args.seeds:
-        names = load_cells(notebook, seed)
-        run = runs.setdefault(seed, {"seed": seed, "seconds": {}, "summary": {}})
+        names = load_cells(results.notebook, seed)
+        empty = {"seed": seed, "seconds": {}, "summary": {}, "by": {}}
+        run = results.runs.setdefault(seed, empty)
+        by = run.setdefault("by", {})
         for variant in args.only or names["VARIANTS"]:
-            if variant in run["summary"] and variant not in args.again:
+            if by.get(variant) == results.key and variant not in args.again:
                 continue
             began = time.monotonic()
             run["summary"][variant] = names["run_variant"](variant)
             run["seconds"][variant] = round(time.monotonic() - began)
+            by[variant] = results.key
             print(f"seed {seed}, {variant}: {json.dumps(run['summary'][variant])}", flush=True)
-            write_results(out, notebook, list(runs.values()))
-    print(f"wrote {out.relative_to(ROOT)}")
+            results.write()
 
 
 if __name__ == "__main__":

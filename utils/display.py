@@ -40,6 +40,16 @@ class Rendered:
         return self.text
 
 
+class Markdown(str):
+    """Text that a notebook renders as Markdown and a terminal prints as it is."""
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def show_mask(
     tokenizer: PreTrainedTokenizerBase, input_ids: Sequence[int], mask: Sequence[float]
 ) -> Rendered:
@@ -103,6 +113,14 @@ def before_after_table(
     )
     page = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return Rendered(page, markdown)
+
+
+def result(sentence: str) -> Markdown:
+    """A sentence about this run, computed by the cell that shows it; as text, the same sentence.
+
+    A lesson's own prose holds no measured number: it would go stale when the cell changes.
+    """
+    return Markdown(sentence)
 
 
 def answer_key(solution: object) -> Rendered:
