@@ -14,7 +14,6 @@ runs out, or when a notebook failed.
 
 import argparse
 import contextlib
-import copy
 import datetime
 import json
 import multiprocessing
@@ -33,18 +32,13 @@ import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from peft import LoraConfig, get_peft_model
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    Qwen3ForSequenceClassification,
-)
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config
 
 import engines
 from engines import memory, sizes
 from scripts.run_notebooks import Progress, error_of, find_notebooks
 from scripts.whole_file import write_whole
+from tools import small_profile
 from utils import models, profiles, rollout
 from utils.advantages import group_advantages
 from utils.logprobs import gather_logprobs
@@ -56,24 +50,10 @@ SHAPES = {shape.name: shape for shape in (sizes.QWEN3_0_6B, sizes.QWEN3_4B)}
 FIXED = ("logits_chunk", "rollout_batch", "optimizer", "lora_rank", "weights")  # no option here
 NEVER = [-1]  # a stop token that no model samples: every completion has the full length
 PEAK = "import torch; print(torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)"
-ROWS = {
-    "sql_create_context": {
-        "prompt": "Human: context= CREATE TABLE t{0} (week INTEGER, game_site VARCHAR) question= "
-        "What is the earliest week at site {0}? Assistant:",
-        "chosen": 'SELECT MIN(week) FROM t{0} WHERE game_site = "site {0}"',
-    },
-    "gsm8k": {
-        "question": "Ann has {0} pens. She buys 2 more.\nHow many pens does she have?",
-        "answer": "She has {0}+2=<<{0}+2=1{0}>>1{0} pens.\n#### 1{0}",
-    },
-}
 
 
-def make_random_models(folder: Path, shape: sizes.ModelShape, dtype: torch.dtype) -> None:
-    """Save a policy (folder/base) and a reward model (folder/reward_model) with random weights.
-
-    They carry the shipped tokenizer, whose ids are a small part of the vocabulary.
-    """
+def random_config(shape: sizes.ModelShape) -> tuple[Qwen3Config, PreTrainedTokenizerBase]:
+    """A configuration of this shape, and the shipped tokenizer, which uses a few of its ids."""
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "assets/tiny/base", trust_remote_code=False)
     config = Qwen3Config(
         vocab_size=max(shape.vocab, len(tokenizer)),
@@ -88,25 +68,8 @@ def make_random_models(folder: Path, shape: sizes.ModelShape, dtype: torch.dtype
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
-        dtype=dtype,
     )
-    judge = copy.deepcopy(config)
-    judge.num_labels = 1
-    torch.manual_seed(0)
-    for name, make in (
-        ("base", lambda: Qwen3ForCausalLM(config)),
-        ("reward_model", lambda: Qwen3ForSequenceClassification(judge)),
-    ):
-        models.save_checkpoint(make().to(dtype), tokenizer, folder / name)
-
-
-def make_data(folder: Path) -> None:
-    """Made-up rows in the format of the hub's data sets."""
-    for name, row in ROWS.items():
-        for split in ("train", "test"):
-            lines = [{key: text.format(i) for key, text in row.items()} for i in range(40)]
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            write_whole(folder / name / f"{split}.jsonl", "\n".join(map(json.dumps, lines)))
+    return config, tokenizer
 
 
 def sync(device: str) -> float:
@@ -322,12 +285,9 @@ def prepare(args: argparse.Namespace, folder: Path) -> str:
 
     Raises OSError when the weights are neither on disk nor to be had from the hub.
     """
-    os.environ |= {
-        "COURSE_PROFILE": "small",
-        "COURSE_DEVICE": args.device,
-        "COURSE_RUNS": str(folder / "runs"),  # stages go from one notebook to the next
-        "JUPYTER_PREFER_ENV_PATH": "1",
-    }
+    runs = folder / "runs"  # stages go from one notebook to the next
+    os.environ |= {"COURSE_PROFILE": "small", "COURSE_DEVICE": args.device}
+    os.environ |= {"COURSE_RUNS": str(runs), "JUPYTER_PREFER_ENV_PATH": "1"}
     os.environ.pop("COURSE_SMOKE", None)
     if not args.smoke:
         profile = profiles.get_profile("small")
@@ -335,16 +295,13 @@ def prepare(args: argparse.Namespace, folder: Path) -> str:
         return profile.base_model.rstrip("/").rpartition("/")[2]
     shape = SHAPES[args.shape]
     shape = replace(shape, layers=args.layers or shape.layers)
-    os.environ |= {"COURSE_BASE_MODEL": str(folder / "base"), "COURSE_SMOKE": "1"}
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    data = Path(os.environ.get("COURSE_DATA_DIR") or folder / "data")
     if not os.environ.get("COURSE_DATA_DIR"):
-        make_data(folder / "data")
-        os.environ["COURSE_DATA_DIR"] = str(folder / "data")
-    make_random_models(folder, shape, profiles.get_profile("small").dtype)
-    stages = folder / "runs" / "small"
-    stages.mkdir(parents=True)
-    for stage, made in (("sft", "base"), ("reward_model", "reward_model")):
-        (stages / stage).symlink_to(folder / made)  # what earlier lessons leave behind
+        small_profile.make_data(data)
+    os.environ |= small_profile.settings(folder, data, runs, device=args.device)
+    dtype = profiles.get_profile("small").dtype
+    small_profile.make_models(folder, *random_config(shape), dtype)
+    small_profile.leave_stages(folder, runs)
     return f"{shape.name}, {shape.layers} layers, random weights"
 
 

@@ -23,8 +23,6 @@ _PRE = (
 )
 _LEARNED = "background:rgba(0,158,115,.35);border-bottom:2px solid rgb(0,158,115)"
 _IGNORED = "background:rgba(128,128,128,.15);font-weight:normal"
-_TOKEN = "margin-right:1px;border-radius:2px"
-_CELL = "text-align:left;vertical-align:top"
 
 
 class Rendered:
@@ -57,29 +55,28 @@ def show_mask(
 
     input_ids, mask: (L,) lists or tensors of one sequence. A newline shows as ⏎. As text, runs of
     tokens that count stand between ⟦ and ⟧. A token that is part of a character shows as �.
-    Raises ValueError when the shapes differ or are not (L,).
     """
-    ids, kept = np.asarray(input_ids), np.asarray(mask)
+    ids, kept = np.asarray(input_ids), np.asarray(mask) != 0
     if ids.ndim != 1 or ids.shape != kept.shape:
         raise ValueError(
             f"show_mask takes one sequence, ids and mask of shape (L,); got {ids.shape} and "
             f"{kept.shape}. Pick a row of a batch: input_ids[0], mask[0]."
         )
-    kept = kept != 0
-    boxes, text, inside = [], "", False
+    boxes, text, inside = "", "", False
     for token_id, learned in zip(ids.tolist(), kept.tolist(), strict=True):
         token = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
         tag, style = ("b", _LEARNED) if learned else ("span", _IGNORED)
         shown = token.replace("\n", "⏎")
         newline = "\n" if "\n" in token else ""  # after the box, which would stretch otherwise
-        boxes.append(f'<{tag} style="{style};{_TOKEN}">{html.escape(shown)}</{tag}>{newline}')
+        style += ";margin-right:1px;border-radius:2px"
+        boxes += f'<{tag} style="{style}">{html.escape(shown)}</{tag}>{newline}'
         if learned != inside:
             text += "⟦" if learned else "⟧"
             inside = learned
         text += shown + newline
     text += "⟧" if inside else ""
     caption = f"{int(kept.sum())} of {len(ids)} tokens count in the loss"
-    return Rendered(f"<pre {_PRE}>{''.join(boxes)}</pre><p>{caption}</p>", f"{text}\n{caption}")
+    return Rendered(f"<pre {_PRE}>{boxes}</pre><p>{caption}</p>", f"{text}\n{caption}")
 
 
 def before_after_table(
@@ -88,31 +85,30 @@ def before_after_table(
     """A table of texts side by side; as text, a Markdown table. Cells are escaped, never rendered.
 
     rows: one sequence of cells each, as long as `columns`. Floats show three decimals. A cell
-    longer than `max_chars` is cut and ends in "…". Raises ValueError for a row of another length.
+    longer than `max_chars` is cut and ends in "…".
     """
-    for number, row in enumerate(rows):
-        if len(row) != len(columns):
-            raise ValueError(f"row {number} has {len(row)} cells for {len(columns)} columns")
 
     def cell(value: object) -> str:
         text = f"{value:.3f}" if isinstance(value, float) else str(value)
         return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
 
+    def html_row(tag: str, texts: Sequence[str]) -> str:
+        style = 'style="text-align:left;vertical-align:top"'
+        return "<tr>" + "".join(f"<{tag} {style}>{text}</{tag}>" for text in texts) + "</tr>"
+
+    for number, row in enumerate(rows):
+        if len(row) != len(columns):
+            raise ValueError(f"row {number} has {len(row)} cells for {len(columns)} columns")
     table = [[cell(value) for value in row] for row in rows]
-    head = "".join(f'<th style="{_CELL}">{html.escape(name)}</th>' for name in columns)
+    head = html_row("th", [html.escape(name) for name in columns])
     body = "".join(
-        "<tr>"
-        + "".join(f'<td style="{_CELL}"><pre {_PRE}>{html.escape(text)}</pre></td>' for text in row)
-        + "</tr>"
-        for row in table
+        html_row("td", [f"<pre {_PRE}>{html.escape(text)}</pre>" for text in row]) for row in table
     )
-    lines = [list(columns), ["---"] * len(columns), *table]
     markdown = "\n".join(
         "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ⏎ ") for text in line) + " |"
-        for line in lines
+        for line in (columns, ["---"] * len(columns), *table)
     )
-    page = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return Rendered(page, markdown)
+    return Rendered(f"<table><thead>{head}</thead><tbody>{body}</tbody></table>", markdown)
 
 
 def result(sentence: str) -> Markdown:
@@ -132,25 +128,15 @@ def answer_key(solution: object) -> Rendered:
 
 def use_style() -> None:
     """One look for all plots: fixed size, resolution, font sizes and colours, white background."""
-    plt.rcParams.update(
-        {
-            "figure.figsize": (6.4, 3.6),
-            "figure.dpi": 110,
-            "savefig.dpi": 110,
-            "figure.facecolor": "white",
-            "figure.constrained_layout.use": True,
-            "axes.prop_cycle": plt.cycler(color=COLOURS),
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "grid.alpha": 0.3,
-            "font.size": 10,
-            "axes.titlesize": 11,
-            "legend.frameon": False,
-            "lines.linewidth": 1.8,
-        }
-    )
+    plt.rc("figure", figsize=(6.4, 3.6), dpi=110, facecolor="white")
+    plt.rc("figure.constrained_layout", use=True)
+    plt.rc("savefig", dpi=110)
+    plt.rc("axes", prop_cycle=plt.cycler(color=COLOURS), grid=True, axisbelow=True, titlesize=11)
+    plt.rc("axes.spines", top=False, right=False)
+    plt.rc("grid", alpha=0.3)
+    plt.rc("font", size=10)
+    plt.rc("legend", frameon=False)
+    plt.rc("lines", linewidth=1.8)
 
 
 def plot_curves(
@@ -159,13 +145,12 @@ def plot_curves(
     ylabel: str,
     title: str = "",
     ax: Axes | None = None,
-    smooth: int | None = None,
+    smooth: int = 1,
 ) -> Axes:
     """One line a name, labelled axes, a legend when there are several lines.
 
     curves: name -> y values (x counts from 1), or name -> the tuple (x, y). smooth: draw the mean
     of the last `smooth` values, over the raw values in a faint line.
-    Raises ValueError when there is no curve or x and y differ in length.
     """
     if not curves:
         raise ValueError("no curves to plot")
@@ -179,7 +164,7 @@ def plot_curves(
         if len(x) != len(y):
             raise ValueError(f"curve {name!r} has {len(x)} x values and {len(y)} y values")
         colour = COLOURS[number % len(COLOURS)]
-        if smooth and smooth > 1:
+        if smooth > 1:
             ax.plot(x, y, color=colour, alpha=0.25, linewidth=1)
             y = np.array([y[max(0, i + 1 - smooth) : i + 1].mean() for i in range(len(y))])
         ax.plot(x, y, color=colour, label=name)
@@ -196,24 +181,18 @@ def interval_bars(
     title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """One bar a result with its interval, the value written above it; the axis goes from 0 to 1.
-
-    results: `EvalResult`s or (value, low, high) tuples, one a name. Raises ValueError otherwise.
-    """
+    """One bar a result, an `EvalResult` or (value, low, high), with its interval; axis 0 to 1."""
     if len(names) != len(results) or not names:
         raise ValueError(f"{len(names)} names for {len(results)} results")
     points = [r if isinstance(r, tuple) else (r.accuracy, r.low, r.high) for r in results]
     value, low, high = np.array(points, dtype=float).T
     ax = ax or plt.subplots()[1]
     x = np.arange(len(names))
-    colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
-    ax.bar(x, value, color=colours, width=0.6)
-    ax.errorbar(x, value, yerr=[value - low, high - value], fmt="none", ecolor="#444", capsize=4)
-    for position, number, top in zip(x, value, high, strict=True):
-        ax.annotate(
-            f"{number:.3f}", (position, top), (0, 3), textcoords="offset points", ha="center"
-        )
-    ax.set(ylim=(0, 1.08), ylabel=ylabel, title=title)
+    ax.bar(x, value, color=[COLOURS[i % len(COLOURS)] for i in x], width=0.6)
+    ax.errorbar(x, value, [value - low, high - value], fmt="none", ecolor="#444", capsize=4)
+    for place, number in zip(zip(x, high, strict=True), value, strict=True):
+        ax.annotate(f"{number:.3f}", place, (0, 3), textcoords="offset points", ha="center")
     ax.set_xticks(x, names)
+    ax.set(ylim=(0, 1.08), ylabel=ylabel, title=title)
     ax.grid(axis="x", visible=False)
     return ax

@@ -1,12 +1,12 @@
 """Numbers to report, each with the interval that says how far to trust it."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -20,7 +20,7 @@ def wilson_interval(successes: float, n: int, z: float = 1.96) -> tuple[float, f
     (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n)
 
     Unlike p ± z sqrt(p(1-p)/n) it stays within [0, 1] and has a width at p = 0 and 1. `successes`
-    may be fractional (ties, averages). Raises ValueError unless 0 <= successes <= n and n >= 1.
+    may be fractional (ties, averages).
     >>> [round(x, 3) for x in wilson_interval(0, 20)]
     [0.0, 0.161]
     """
@@ -49,8 +49,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
     1 - C(n-c, k) / C(n, k)   (Chen et al. 2021, arXiv 2107.03374, eq. 1)
 
-    The unbiased estimate of pass@k; 1 - (1 - c/n)^k is biased low. For one prompt: average over
-    prompts yourself. Raises ValueError unless 0 <= c <= n and 1 <= k <= n.
+    The unbiased estimate of pass@k of one prompt; 1 - (1 - c/n)^k is biased low.
     >>> pass_at_k(n=4, c=1, k=2)
     0.5
     """
@@ -59,49 +58,18 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
-def majority_vote(answers: Sequence[str | None]) -> str | None:
-    """The most frequent answer (self-consistency, Wang et al. 2022); the first seen wins a tie.
-
-    None means "no answer found" and does not vote; None comes back when nobody votes.
-    >>> majority_vote(["7", None, None, "8", "8"])
-    '8'
-    """
-    votes = Counter(answer for answer in answers if answer is not None)
-    return votes.most_common(1)[0][0] if votes else None
-
-
-class WinRate(NamedTuple):
-    """Share of comparisons won, ties counted half, with its 95% Wilson interval."""
-
-    rate: float
-    low: float
-    high: float
-
-
-def win_rate(a: Sequence[float], b: Sequence[float]) -> WinRate:
-    """How often score `a[i]` beats `b[i]` on the same prompt; a tie counts half.
-
-    Raises ValueError when the lengths differ or there is nothing to compare.
-    """
-    if len(a) != len(b) or not len(a):
-        raise ValueError(f"need two score lists of one length, not empty: {len(a)}, {len(b)}")
-    wins = sum(float(x > y) + 0.5 * float(x == y) for x, y in zip(a, b, strict=True))
-    return WinRate(wins / len(a), *wilson_interval(wins, len(a)))
-
-
 def auc(scores: Sequence[float], labels: Sequence[float]) -> float:
     """Chance that a random right answer (label 1) outscores a random wrong one (0); ties half.
 
     The area under the ROC curve: 1 ranks perfectly, 0.5 is chance; the scale of the scores does not
-    matter. nan when one kind is missing. Raises ValueError for other labels, NaN or lengths that
-    differ.
+    matter. nan when one kind is missing.
     >>> auc([0.9, 0.5, 0.5, 0.1], [1, 1, 0, 0])
     0.875
     """
     scores, labels = (torch.as_tensor(values, dtype=torch.float64) for values in (scores, labels))
     if scores.shape != labels.shape or scores.ndim != 1 or scores.isnan().any():
         raise ValueError(f"need one score, not NaN, a label: {scores.shape} and {labels.shape}")
-    if not torch.isin(labels, torch.tensor([0.0, 1.0], dtype=torch.float64)).all():
+    if not ((labels == 0) | (labels == 1)).all():
         raise ValueError("labels must be 1 (right) or 0 (wrong)")
     right, wrong = scores[labels == 1], scores[labels == 0].sort().values
     below = torch.searchsorted(wrong, right)  # wrong ones strictly below each right one
@@ -127,15 +95,13 @@ def perplexity(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> 
     """exp(mean negative log-likelihood) of the completion tokens, each token weighing the same.
 
     batches: dicts as `chat.collate` makes them; tokens with label -100 do not count. A base and a
-    fine-tuned model compare only over the same tokens. Raises ValueError without any token.
+    fine-tuned model compare only over the same tokens. ValueError without any token.
     """
-    total, tokens = 0.0, 0
-    training = model.training
+    total, tokens, training = 0.0, 0, model.training
     model.eval()
     try:
         for batch in batches:
-            batch = {key: value.to(model.device) for key, value in batch.items()}
-            inputs = (batch[key] for key in ("input_ids", "attention_mask", "labels"))
+            inputs = (batch[k].to(model.device) for k in ("input_ids", "attention_mask", "labels"))
             logits, labels = label_logits(model, *inputs)  # (N, V), (N,)
             total -= gather_logprobs(logits, labels).sum().item()
             tokens += len(labels)
@@ -150,27 +116,25 @@ def perplexity(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> 
 class EvalResult:
     """Held-out accuracy. `print(result)` gives `0.612 [0.568, 0.654], n=500 prompts x 4 samples`.
 
-    The interval is Wilson's with n = the number of prompts. It is conservative: answers to one
-    prompt are not independent, so Q * G is too large an n; the mean of G scores within [0, 1] never
-    varies more than a single one, so Q is never too large.
+    The interval is Wilson's with n = Q, the number of prompts. Answers to one prompt are not
+    independent, so Q * G would be too large; the mean of G scores within [0, 1] never varies more
+    than a single one, so Q is never too large.
     """
 
     accuracy: float  # mean over prompts of the mean over samples
     low: float
     high: float
-    n_prompts: int  # Q
-    samples: int  # G a prompt
+    n_prompts: int
+    samples: int  # a prompt
     stop_rate: float  # share of completions that ended by themselves
     mean_length: float  # completion tokens, the stop token included
-    scores: Tensor = field(repr=False)  # (Q, G)
+    scores: Float[Tensor, "Q G"] = field(repr=False)
     texts: list[list[str]] = field(repr=False)  # Q lists of G
 
     def __str__(self) -> str:
-        answers = "1 sample" if self.samples == 1 else f"{self.samples} samples"
-        return (
-            f"{self.accuracy:.3f} [{self.low:.3f}, {self.high:.3f}], "
-            f"n={self.n_prompts} prompts x {answers}"
-        )
+        answers = f"{self.samples} sample{'s' if self.samples > 1 else ''}"
+        interval = f"{self.accuracy:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{interval}, n={self.n_prompts} prompts x {answers}"
 
 
 def evaluate_completions(
@@ -181,30 +145,15 @@ def evaluate_completions(
     samples: int = 4,
     max_new_tokens: int = 64,
     temperature: float = 1.0,
-    generator: torch.Generator | None = None,
-    max_batch: int = 512,
-    progress: str | None = None,
-    stop_ids: Sequence[int] | None = None,
+    **options: Any,
 ) -> EvalResult:
     """Sample `samples` answers for each prompt and score each with `score_fn(prompt_index, text)`.
 
-    Scores lie within [0, 1]. `temperature=0` decodes greedily, once a prompt whatever `samples`
-    says. Prompts, generator, max_batch, progress and stop_ids as in `rollout.sample`.
-    Raises ValueError for a score outside [0, 1] and what `sample` raises.
+    `temperature=0` decodes greedily, once a prompt whatever `samples` says. options: generator,
+    max_batch, progress, stop_ids, as in `rollout.sample`. ValueError for a score outside [0, 1].
     """
     group_size = samples if temperature > 0 else 1
-    rollout = sample(
-        model,
-        tokenizer,
-        prompts,
-        group_size,
-        max_new_tokens,
-        temperature,
-        generator,
-        max_batch,
-        progress,
-        stop_ids,
-    )
+    rollout = sample(model, tokenizer, prompts, group_size, max_new_tokens, temperature, **options)
     scores = [float(score_fn(row // group_size, text)) for row, text in enumerate(rollout.texts)]
     for row, score in enumerate(scores):
         if not 0 <= score <= 1:
@@ -212,16 +161,14 @@ def evaluate_completions(
                 f"score_fn gave {score} for prompt {row // group_size}; an accuracy needs scores "
                 "from 0 to 1"
             )
-    accuracy = sum(scores) / len(scores)
-    low, high = wilson_interval(accuracy * len(prompts), len(prompts))
+    accuracy, size = sum(scores) / len(scores), len(prompts)
     return EvalResult(
-        accuracy=accuracy,
-        low=low,
-        high=high,
-        n_prompts=len(prompts),
+        accuracy,
+        *wilson_interval(accuracy * size, size),
+        n_prompts=size,
         samples=group_size,
         stop_rate=rollout.finished.float().mean().item(),
         mean_length=rollout.mask.sum(dim=1).mean().item(),
-        scores=torch.tensor(scores).view(len(prompts), group_size),
-        texts=[rollout.texts[i : i + group_size] for i in range(0, len(rollout.texts), group_size)],
+        scores=torch.tensor(scores).view(size, group_size),
+        texts=[rollout.texts[i : i + group_size] for i in range(0, len(scores), group_size)],
     )

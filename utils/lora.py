@@ -1,10 +1,11 @@
-"""LoRA by hand: the layer, putting it into a model, merging it back."""
+"""LoRA by hand: the layer, putting it into a model, merging it back. Beside PEFT: docs/lora.md."""
 
 import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 
 class LoRALinear(nn.Module):
@@ -12,9 +13,9 @@ class LoRALinear(nn.Module):
 
     h = W0 x + (alpha / rank) B A x,  A = lora_a (rank, in), B = lora_b (out, rank)
 
-    B starts at zero, so the layer starts out equal to the one it wraps; A starts like PEFT's,
-    Kaiming uniform. Dropout acts on the input of the update only. Over half-precision weights A and
-    B are kept, and their update computed, in float32: small optimizer steps would round away.
+    B starts at zero, so the layer starts out equal to the one it wraps; A starts Kaiming uniform.
+    Dropout acts on the input of the update only. Over half-precision weights A and B are kept, and
+    their update computed, in float32: small optimizer steps would round away.
     """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float = 0.0) -> None:
@@ -30,8 +31,7 @@ class LoRALinear(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.scaling = alpha / rank
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x (..., in) -> (..., out)."""
+    def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
         h = self.base(x)
         low_rank = self.dropout(x.to(self.lora_a.dtype)) @ self.lora_a.T  # (..., rank)
         return (h + self.scaling * (low_rank @ self.lora_b.T)).to(h.dtype)
@@ -45,18 +45,8 @@ class LoRALinear(nn.Module):
         return self.base
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
-
-
 def _adapters(model: nn.Module) -> dict[str, LoRALinear]:
     return {name: m for name, m in model.named_modules() if isinstance(m, LoRALinear)}
-
-
-def _shared(model: nn.Module, weight: nn.Parameter) -> bool:
-    """True when several modules hold this weight, like an output head tied to the embedding."""
-    return sum(p is weight for _, p in model.named_parameters(remove_duplicate=False)) > 1
 
 
 def inject_lora(
@@ -68,31 +58,32 @@ def inject_lora(
 ) -> nn.Module:
     """Freeze the model and wrap its linear layers of the given names; changes and returns it.
 
-    A name matches whole path components from the right, as in PEFT: `q_proj` is every layer's
-    q_proj, `0.self_attn.q_proj` the first layer's. Raises ValueError, before it changes anything,
-    when the model already has LoRA, a name matches no linear layer, or a weight to be wrapped is
-    shared with another module (a tied output head): merging would change both.
+    A name matches whole path components from the right: `q_proj` is every layer's q_proj,
+    `0.self_attn.q_proj` the first layer's. Raises ValueError, before it changes anything, when the
+    model already has LoRA, a name matches no linear layer, or a weight to be wrapped is shared with
+    another module (a tied output head): merging would change both.
     """
     if _adapters(model):
         raise ValueError("the model already has LoRA layers: call merge_lora(model) first")
     targets = [target_modules] if isinstance(target_modules, str) else list(target_modules)
     linears = {n: m for n, m in model.named_modules() if n and isinstance(m, nn.Linear)}
     chosen = {n: m for n, m in linears.items() if any(f".{n}".endswith(f".{t}") for t in targets)}
-    unmatched = [t for t in targets if not any(f".{n}".endswith(f".{t}") for n in linears)]
+    unmatched = [t for t in targets if not any(f".{n}".endswith(f".{t}") for n in chosen)]
     if unmatched or not chosen:
         names = sorted({name.rpartition(".")[2] for name in linears})
         raise ValueError(f"no linear layer is called {unmatched}; this model has {names}")
     for name, linear in chosen.items():
-        if _shared(model, linear.weight):
+        everywhere = model.named_parameters(remove_duplicate=False)
+        if sum(p is linear.weight for _, p in everywhere) > 1:
             raise ValueError(
                 f"{name} shares its weight with another module (tied embeddings?), "
                 "which merging would change too: leave it out of target_modules"
             )
-    wrapped = {n: LoRALinear(m, rank, alpha, dropout) for n, m in chosen.items()}
     model.requires_grad_(False)
-    for name, module in wrapped.items():
-        module.train(chosen[name].training)  # or dropout would be active in an eval-mode model
-        _replace(model, name, module)
+    for name, linear in chosen.items():
+        wrapped = LoRALinear(linear, rank, alpha, dropout)
+        # In the linear's mode, or dropout would be active in an eval-mode model.
+        model.set_submodule(name, wrapped.train(linear.training))
     return model
 
 
@@ -101,7 +92,7 @@ def train_token_rows(model: nn.Module, token_ids: Sequence[int]) -> nn.Parameter
 
     LoRA freezes the embedding. The row of a control token that the base model never saw is useless,
     and with tied embeddings it is also the row that should predict the token: train it. The other
-    rows get no gradient (use no weight decay). PEFT calls this `trainable_token_indices`.
+    rows get no gradient (use no weight decay).
     """
     weight = model.get_input_embeddings().weight.requires_grad_(True)
     kept = torch.zeros(weight.shape[0], 1, device=weight.device, dtype=weight.dtype)
@@ -114,22 +105,16 @@ def merge_lora(model: nn.Module) -> nn.Module:
     """Fold every update into its weight and put the plain `nn.Linear` back; changes and returns it.
 
     The result is an ordinary model again: same outputs (in eval mode), ordinary checkpoint keys,
-    all parameters trainable. ValueError when the model has no LoRA layers.
+    all parameters trainable.
     """
     adapters = _adapters(model)
     if not adapters:
         raise ValueError("the model has no LoRA layers to merge")
     for name, module in adapters.items():
-        _replace(model, name, module.merged())
+        model.set_submodule(name, module.merged())
     return model.requires_grad_(True)
 
 
 def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The A and B of every LoRA layer: what the optimizer gets."""
     return [p for m in _adapters(model).values() for p in (m.lora_a, m.lora_b)]
-
-
-def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """(trainable, total) parameter counts; tied weights count once."""
-    parameters = list(model.parameters())
-    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)

@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from transformers import (
     AutoModelForCausalLM,
@@ -31,55 +33,39 @@ def checkpoint_path(profile: Profile, stage: str) -> str:
 
     `stage` is "base", "sft" or "reward_model". Looks in `runs/<profile>/<stage>` (made by the
     learner), then in `assets/<profile>/<stage>` (shipped). The base is `profile.base_model`.
-    Raises ValueError for an unknown stage, FileNotFoundError that lists where it looked.
     """
     if stage not in MADE_BY:
         raise ValueError(f"unknown stage {stage!r}; known: {', '.join(MADE_BY)}")
+    hint = f"{MADE_BY[stage]} makes it: run that first."
+    places = [runs_folder(profile) / stage, repo_root() / "assets" / profile.name / stage]
     if stage == "base":
-        folder = Path(profile.base_model).expanduser()
-        places = [folder] if folder.is_absolute() else [repo_root() / folder, Path.cwd() / folder]
-    else:
-        places = [runs_folder(profile) / stage, repo_root() / "assets" / profile.name / stage]
+        name = profile.base_model
+        places = [folder / Path(name).expanduser() for folder in (repo_root(), Path.cwd())]
+        if os.environ.get("COURSE_BASE_MODEL"):
+            hint = f"COURSE_BASE_MODEL={name} must name a saved model or a hub id."
     for place in places:
         if (place / "config.json").is_file():
             return str(place)
-    if stage == "base" and _is_hub_id(profile.base_model):
-        return profile.base_model
-    hint = f"{MADE_BY[stage]} makes it: run that first."
-    if stage == "base" and os.environ.get("COURSE_BASE_MODEL"):
-        hint = f"COURSE_BASE_MODEL={profile.base_model} must name a saved model or a hub id."
+    if stage == "base" and re.fullmatch(r"[^./~][^/]*/[^/]+", name):  # owner/name
+        return name
     raise FileNotFoundError(
         f"no {stage!r} checkpoint for profile {profile.name!r}: no config.json in "
-        f"{' or '.join(map(str, places))}. {hint}"
+        f"{' or '.join(map(str, dict.fromkeys(places)))}. {hint}"
     )
 
 
-def _is_hub_id(name: str) -> bool:
-    """`owner/name` could be a hub id; anything with another shape is a path."""
-    return name.count("/") == 1 and name[0] not in "./~" and not name.endswith("/")
-
-
 @contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """transformers draws its bars for loading and saving on stderr: noise in a notebook."""
-    shown = logging.is_progress_bar_enabled()
+def _quiet() -> Iterator[None]:
+    """Without the bars of transformers, and its report of weights that are missing: see `_load`."""
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def _no_load_report() -> Iterator[None]:
-    """transformers reports a head that it has to make up; here that head is wanted."""
-    level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
         yield
     finally:
         logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def load_tokenizer(profile: Profile, stage: str = "base") -> PreTrainedTokenizerBase:
@@ -87,7 +73,6 @@ def load_tokenizer(profile: Profile, stage: str = "base") -> PreTrainedTokenizer
 
     A tokenizer without a template gets the course's ChatML. Its padding side is left, as
     sampling needs it; the collate functions of `utils.chat` pad on the side they state.
-    Raises ValueError when the tokenizer has no pad token and no `<|endoftext|>`.
     """
     tokenizer = AutoTokenizer.from_pretrained(
         checkpoint_path(profile, stage), trust_remote_code=False, padding_side="left"
@@ -104,29 +89,31 @@ def load_tokenizer(profile: Profile, stage: str = "base") -> PreTrainedTokenizer
     return tokenizer
 
 
-def load_policy(profile: Profile, stage: str = "base") -> PreTrainedModel:
-    """Causal language model of a stage on the profile's device and dtype, in eval mode.
+def _load(
+    auto: type, profile: Profile, stage: str, may_miss: str = "", **options: Any
+) -> tuple[PreTrainedModel, bool]:
+    """The model of a stage in eval mode, and whether its weight `may_miss` is missing.
 
-    Reads safetensors only and runs no code from the checkpoint. Call `.train()` to train it.
-    Raises ValueError when weights are missing (transformers would make up random ones).
+    Reads safetensors only and runs no code from the checkpoint. Raises ValueError when other
+    weights are missing: transformers would make up random ones.
     """
     path = checkpoint_path(profile, stage)
-    with _no_progress_bars():
-        model, report = AutoModelForCausalLM.from_pretrained(
-            path,
-            output_loading_info=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=profile.dtype,
-            attn_implementation="sdpa",
+    options |= {"dtype": profile.dtype, "attn_implementation": "sdpa", "use_safetensors": True}
+    with _quiet():
+        model, report = auto.from_pretrained(
+            path, output_loading_info=True, trust_remote_code=False, **options
         )
-    missing = sorted(report["missing_keys"])
-    if missing:
+    if missing := sorted(set(report["missing_keys"]) - {may_miss}):
         raise ValueError(
-            f"{path} is not a whole causal language model: {len(missing)} weights are missing, "
-            f"among them {missing[0]}."
+            f"{path} is not a whole {model.__class__.__name__}: {len(missing)} weights are "
+            f"missing, among them {missing[0]}."
         )
-    return model.to(profile.device).eval()
+    return model.to(profile.device).eval(), bool(report["missing_keys"])
+
+
+def load_policy(profile: Profile, stage: str = "base") -> PreTrainedModel:
+    """Causal language model of a stage on the profile's device and dtype, in eval mode."""
+    return _load(AutoModelForCausalLM, profile, stage)[0]
 
 
 def load_reference(profile: Profile, stage: str = "sft") -> PreTrainedModel:
@@ -139,43 +126,24 @@ def load_reward_model(profile: Profile, stage: str = "reward_model") -> PreTrain
 
     From the stage "reward_model", or from a policy's stage ("sft"), whose backbone then gets a new
     head of zeros: every completion starts with the same reward. The head has no bias: a constant
-    cancels in every comparison. Raises ValueError when weights of the backbone are missing.
+    cancels in every comparison.
     """
-    path = checkpoint_path(profile, stage)
-    with _no_progress_bars(), _no_load_report():
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            path,
-            num_labels=1,
-            output_loading_info=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=profile.dtype,
-            attn_implementation="sdpa",
-        )
-    missing = set(report["missing_keys"]) - {"score.weight"}
-    if missing or (stage == "reward_model" and report["missing_keys"]):
-        raise ValueError(
-            f"{path} is not a whole reward model: weights are missing, among them "
-            f"{min(report['missing_keys'])}."
-        )
-    if report["missing_keys"]:
+    head = "" if stage == "reward_model" else "score.weight"
+    kind = AutoModelForSequenceClassification
+    model, is_new = _load(kind, profile, stage, may_miss=head, num_labels=1)
+    if is_new:
         model.score.weight.data.zero_()
-    return model.to(profile.device).eval()
+    return model
 
 
 def save_checkpoint(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: str | Path
 ) -> Path:
-    """Write model and tokenizer to the folder `path`, whole or not at all.
-
-    An older checkpoint at `path` is kept until the new one takes its place.
-    Raises ValueError for a model with LoRA adapters: merge them first.
-    """
+    """Write model and tokenizer to the folder `path`, whole or not at all: see `whole_folder`."""
     if any("lora" in name.lower() for name, _ in model.named_parameters()):
         raise ValueError("this model has LoRA adapters: merge them before saving a checkpoint")
-    with whole_folder(path) as fresh:
-        with _no_progress_bars():
-            model.save_pretrained(fresh)
+    with whole_folder(path) as fresh, _quiet():
+        model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
         for file in fresh.iterdir():  # safetensors writes files that only the owner can read
             file.chmod((fresh / "config.json").stat().st_mode & 0o777)
@@ -190,7 +158,7 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
     """
     path = Path(folder).expanduser().absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    token = uuid.uuid4().hex[:8]
+    token = uuid.uuid4().hex[:8]  # two may save at once
     fresh, old = (path.with_name(f".{path.name}.{kind}-{token}") for kind in ("new", "old"))
     try:
         fresh.mkdir()

@@ -1,5 +1,6 @@
 """Profiles: which model, device and sizes a notebook runs with. `COURSE_PROFILE` chooses."""
 
+import contextlib
 import ctypes
 import importlib.metadata
 import os
@@ -69,10 +70,9 @@ PROFILES = {
 def get_profile(name: str | None = None) -> Profile:
     """The profile called `name`, else `COURSE_PROFILE`, else `tiny`.
 
-    `COURSE_DEVICE` overrides the device (on "cpu" the dtype becomes float32),
-    `COURSE_BASE_MODEL` the base model (a folder or a hub id), `COURSE_SEED` the seed.
-    On a CPU it also calls `keep_freed_memory`.
-    Raises ValueError for an unknown name or seed, RuntimeError when the device is missing.
+    `COURSE_DEVICE` overrides the device (on "cpu" the dtype becomes float32), `COURSE_BASE_MODEL`
+    the base model (a folder or a hub id), `COURSE_SEED` the seed. On a CPU it also calls
+    `keep_freed_memory`. RuntimeError when the device is missing.
     """
     name = name or os.environ.get("COURSE_PROFILE") or "tiny"
     if name not in PROFILES:
@@ -81,25 +81,23 @@ def get_profile(name: str | None = None) -> Profile:
             "starts, e.g. COURSE_PROFILE=tiny, or call get_profile('tiny')."
         )
     profile = PROFILES[name]
-    base_model = os.environ.get("COURSE_BASE_MODEL") or profile.base_model
     device = os.environ.get("COURSE_DEVICE") or profile.device
+    seed = os.environ.get("COURSE_SEED") or str(profile.seed)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise RuntimeError(
             f"profile {name!r} needs a CUDA GPU and torch {torch.__version__} sees none. Use "
             "COURSE_PROFILE=tiny on this machine. COURSE_DEVICE=cpu runs the same code on the "
             "CPU, for tests: with the real model it would take hours."
         )
-    dtype = torch.float32 if device == "cpu" else profile.dtype
-    if device == "cpu":
-        keep_freed_memory()
-    seed = os.environ.get("COURSE_SEED") or str(profile.seed)
     if not seed.isdecimal():
         raise ValueError(f"COURSE_SEED must be a whole number such as 0, not {seed!r}")
+    if device == "cpu":
+        keep_freed_memory()
     return replace(
         profile,
-        base_model=base_model,
+        base_model=os.environ.get("COURSE_BASE_MODEL") or profile.base_model,
         device=device,
-        dtype=dtype,
+        dtype=torch.float32 if device == "cpu" else profile.dtype,
         seed=int(seed),
         smoke=os.environ.get("COURSE_SMOKE") == "1",
     )
@@ -108,10 +106,9 @@ def get_profile(name: str | None = None) -> Profile:
 def keep_freed_memory() -> bool:
     """Let this process keep the memory of freed tensors for the next ones; False if it cannot.
 
-    By default glibc gives each large buffer back to the system, which then has to clear its pages
-    for the next one. A small model makes and frees thousands of buffers a second; on 2 cores
-    this halved the time of sampling. The process holds on to its peak instead. Linux with glibc
-    only; elsewhere nothing happens.
+    By default glibc gives each large buffer back to the system, which has to clear its pages for
+    the next one. A small model makes and frees thousands of buffers a second; on 2 cores this
+    halved the time of sampling. The process holds on to its peak. Linux with glibc only.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
@@ -126,7 +123,6 @@ def repo_root() -> Path:
     """The folder of the repository: above this file, else above the working directory.
 
     The second case serves a package installed from elsewhere and notebooks run from a clone.
-    Raises FileNotFoundError when neither is inside the repository.
     """
     here = Path(__file__).resolve()
     for folder in [*here.parents, Path.cwd(), *Path.cwd().parents]:
@@ -154,8 +150,6 @@ def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide results; missing ones are left out."""
     found = {"python": platform.python_version()}
     for package in ("torch", "transformers", "trl", "peft", "datasets", "unsloth", "vllm"):
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found

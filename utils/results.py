@@ -47,8 +47,7 @@ def of_seeds(runs: list[dict], *keys: str) -> list[float]:
         value = run["summary"]
         for key in keys:
             value = value.get(key, {})
-        if value != {}:
-            found.append(value)
+        found += [] if value == {} else [value]
     return found
 
 
@@ -65,6 +64,5 @@ def each_of(runs: list[dict], *keys: str) -> str:
 
 def gains(runs: list[dict], after: str, before: str, key: str) -> list[float]:
     """`summary[after][key] - summary[before][key]`, for each seed that has both."""
-    both = [run for run in runs if of_seeds([run], after, key) and of_seeds([run], before, key)]
-    pairs = zip(of_seeds(both, after, key), of_seeds(both, before, key), strict=True)
-    return [a - b for a, b in pairs]
+    pairs = [(of_seeds([run], after, key), of_seeds([run], before, key)) for run in runs]
+    return [a[0] - b[0] for a, b in pairs if a and b]

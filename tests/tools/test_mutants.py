@@ -13,9 +13,16 @@ COVERED = {
     *(f"utils/losses/{name}.py" for name in ("policy", "preference", "supervised", "dpo")),
     *("utils/losses/relatives.py", "utils/losses/group.py"),
     *(f"utils/{name}.py" for name in ("advantages", "kl", "logprobs", "rollout", "lora", "chat")),
-    *(f"utils/{name}.py" for name in ("values", "evaluate", "monitor", "health")),
+    *(f"utils/{name}.py" for name in ("values", "evaluate")),
+    *(f"utils/monitor/{name}.py" for name in ("__init__", "checks")),
     *(f"tasks/rewards/{name}.py" for name in ("extract", "gsm8k", "reasoning", "sales")),
-    *("tasks/sql/compare.py", "tasks/sql/task.py", "tasks/math.py", "tasks/identity.py"),
+    *(
+        "engines/resume.py",
+        "tasks/sql/compare.py",
+        "tasks/sql/task.py",
+        "tasks/math.py",
+        "tasks/identity.py",
+    ),
 }
 
 

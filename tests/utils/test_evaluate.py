@@ -13,11 +13,9 @@ from utils.evaluate import (
     auc,
     distinct_n,
     evaluate_completions,
-    majority_vote,
     pass_at_k,
     perplexity,
     wilson_interval,
-    win_rate,
 )
 from utils.rollout import sample
 
@@ -75,7 +73,7 @@ def test_wilson_refuses_nonsense(successes, n):
         wilson_interval(successes, n)
 
 
-# --- pass@k, votes, wins, diversity
+# --- pass@k, ranking, diversity
 
 
 @pytest.mark.parametrize("n", [1, 4, 6])
@@ -90,15 +88,6 @@ def test_pass_at_k_equals_enumeration(n):
 def test_pass_at_k_refuses_nonsense(n, c, k):
     with pytest.raises(ValueError, match=f"n={n}, c={c}, k={k}"):
         pass_at_k(n, c, k)
-
-
-@pytest.mark.parametrize(
-    ("answers", "winner"),
-    [(["3", "4", "4"], "4"), (["3", "4", "4", "3"], "3"), (["", None, None], ""), ([None], None)],
-)
-def test_majority_vote(answers, winner):
-    assert majority_vote(answers) == winner
-    assert majority_vote([]) is None
 
 
 def slow_auc(scores, labels):
@@ -125,17 +114,6 @@ def test_auc_takes_tensors_and_refuses_what_is_no_ranking():
             auc(scores, labels)
     with pytest.raises(ValueError, match="1 .right. or 0"):
         auc([1.0, 2.0], [1, 0.5])
-
-
-def test_win_rate_counts_a_tie_half():
-    result = win_rate([1.0, 0.5, 0.0, 2.0], [0.0, 0.5, 1.0, 1.0])
-    assert result.rate == 0.625
-    assert (result.low, result.high) == wilson_interval(2.5, 4)
-    mirrored = win_rate([0.0, 0.5, 1.0, 1.0], [1.0, 0.5, 0.0, 2.0])
-    assert mirrored.rate == 0.375 and mirrored.low == pytest.approx(1 - result.high)
-    for a, b in (([1.0], []), ([], [])):
-        with pytest.raises(ValueError, match="one length"):
-            win_rate(a, b)
 
 
 @pytest.mark.parametrize(
