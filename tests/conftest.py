@@ -8,6 +8,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -81,6 +83,30 @@ def make_random_model(
         return Qwen3ForCausalLM(Qwen3Config(vocab_size=vocab_size, **{**settings, **config})).eval()
 
 
+def make_random_llama(vocab_size: int, seed: int = 0, **config) -> LlamaForCausalLM:
+    """SmolLM2's architecture with random weights: 9 query heads on 3 key heads, tied embeddings."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        settings = {
+            "hidden_size": 72,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "rope_theta": 100000.0,
+            "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 2048,
+            "initializer_range": 0.15,
+            "tie_word_embeddings": True,
+            "attn_implementation": "sdpa",
+            "bos_token_id": None,
+            "eos_token_id": None,
+            "pad_token_id": 0,
+        }
+        settings |= {"vocab_size": vocab_size, **config}
+        return LlamaForCausalLM(LlamaConfig(**settings)).eval()
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     """The shipped tokenizer; before the checkpoint exists, one trained on a few lines."""
@@ -99,6 +125,12 @@ def make_model():
 def random_model(tokenizer):
     """Two layers, hidden size 64, random weights, eval mode. Shared: do not train it, copy it."""
     return make_random_model(len(tokenizer))
+
+
+@pytest.fixture(scope="session")
+def random_llama(tokenizer):
+    """SmolLM2's architecture, tiny, random weights, eval mode. Shared: do not train it, copy it."""
+    return make_random_llama(len(tokenizer))
 
 
 @pytest.fixture(scope="session")

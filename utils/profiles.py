@@ -19,7 +19,7 @@ class Profile:
 
     name: str
     base_model: str  # folder (relative to the repository) or hub id
-    device: str
+    device: str  # "auto": a GPU where there is one
     dtype: torch.dtype
     use_hub: bool  # True: real data sets (COURSE_DATA_DIR, else the hub); False: generated ones
     max_length: int  # tokens of prompt and completion together
@@ -43,6 +43,17 @@ PROFILES = {
         rollout_batch=512,
         # Its tokenizer has one token for " SELECT" and needs three rare ones for "SELECT".
         answer_prefix=" ",
+    ),
+    "smol": Profile(
+        name="smol",
+        base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
+        device="auto",
+        dtype=torch.float32,
+        use_hub=True,
+        max_length=512,
+        max_new_tokens=128,
+        rollout_batch=64,
+        eval_prompts=300,
     ),
     "small": Profile(
         name="small",
@@ -82,6 +93,8 @@ def get_profile(name: str | None = None) -> Profile:
         )
     profile = PROFILES[name]
     device = os.environ.get("COURSE_DEVICE") or profile.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     seed = os.environ.get("COURSE_SEED") or str(profile.seed)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise RuntimeError(
