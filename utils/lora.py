@@ -1,11 +1,17 @@
 """LoRA by hand: the layer, putting it into a model, merging it back. Beside PEFT: docs/lora.md."""
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from utils.models import ADAPTER, ADAPTER_CONFIG, provenance, whole_folder
+from utils.profiles import Profile
 
 
 class LoRALinear(nn.Module):
@@ -118,3 +124,42 @@ def merge_lora(model: nn.Module) -> nn.Module:
 def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The A and B of every LoRA layer: what the optimizer gets."""
     return [p for m in _adapters(model).values() for p in (m.lora_a, m.lora_b)]
+
+
+def save_adapter(
+    model: nn.Module, folder: str | Path, profile: Profile, starts_from: str = "base"
+) -> Path:
+    """Write only what LoRA trained, in half precision and the format of PEFT, whole or not at all.
+
+    A and B of every layer, and the head of a reward model. `starts_from`: the stage whose weights
+    they are added to; `models.load_policy` and `load_reward_model` add them again. ValueError when
+    the model has no LoRA layers, or other weights train that the adapter would lose.
+    """
+    adapters, head = _adapters(model), getattr(model, "score", None)
+    if not adapters:
+        raise ValueError("the model has no LoRA layers: save it with models.save_checkpoint")
+    kept = {id(p) for p in [*lora_parameters(model), *(head.parameters() if head else ())]}
+    lost = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in kept]
+    if lost:
+        raise ValueError(f"an adapter would lose {lost[0]}, which trains too: save it merged")
+    tensors = {f"{n}.lora_A.weight": m.lora_a for n, m in adapters.items()}
+    tensors |= {f"{n}.lora_B.weight": m.lora_b for n, m in adapters.items()}
+    tensors |= {"score.weight": head.weight} if head else {}
+    first = next(iter(adapters.values()))
+    rank = len(first.lora_a)
+    config = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": profile.base_model,
+        "r": rank,
+        "lora_alpha": first.scaling * rank,
+        "target_modules": sorted(adapters),
+        "modules_to_save": ["score"] if head else None,
+        "inference_mode": True,
+    }
+    said = {"format": "pt", "starts_from": starts_from}
+    said |= {k: v for k, v in provenance(profile).items() if isinstance(v, str)}
+    halves = {f"base_model.model.{n}": t.detach().half().cpu() for n, t in tensors.items()}
+    with whole_folder(folder) as fresh:
+        save_file({n: t.contiguous() for n, t in halves.items()}, fresh / ADAPTER, metadata=said)
+        (fresh / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    return Path(folder).expanduser().absolute()
