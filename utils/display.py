@@ -41,11 +41,7 @@ class Rendered:
 class Markdown(str):
     """Text that a notebook renders as Markdown and a terminal prints as it is."""
 
-    def _repr_markdown_(self) -> str:
-        return str(self)
-
-    def __repr__(self) -> str:
-        return str(self)
+    _repr_markdown_ = __repr__ = str.__str__
 
 
 def show_mask(

@@ -31,50 +31,16 @@ class Profile:
     smoke: bool = False  # COURSE_SMOKE=1: tiny sizes, to test the code and not the learning
 
 
+SMOL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PROFILES = {
-    "tiny": Profile(
-        name="tiny",
-        base_model="assets/tiny/base",
-        device="cpu",
-        dtype=torch.float32,
-        use_hub=False,
-        max_length=256,
-        max_new_tokens=64,
-        rollout_batch=512,
-        # Its tokenizer has one token for " SELECT" and needs three rare ones for "SELECT".
-        answer_prefix=" ",
-    ),
-    "smol": Profile(
-        name="smol",
-        base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
-        device="auto",
-        dtype=torch.float32,
-        use_hub=True,
-        max_length=512,
-        max_new_tokens=128,
-        rollout_batch=64,
-        eval_prompts=300,
-    ),
-    "small": Profile(
-        name="small",
-        base_model="Qwen/Qwen3-0.6B-Base",
-        device="cuda",
-        dtype=torch.bfloat16,
-        use_hub=True,
-        max_length=1024,
-        max_new_tokens=256,
-        rollout_batch=64,
-    ),
-    "qwen3_4b": Profile(
-        name="qwen3_4b",
-        base_model="Qwen/Qwen3-4B-Base",
-        device="cuda",
-        dtype=torch.bfloat16,
-        use_hub=True,
-        max_length=2048,
-        max_new_tokens=1024,
-        rollout_batch=32,
-    ),
+    profile.name: profile
+    for profile in (
+        # tiny's tokenizer has one token for " SELECT" and needs three rare ones for "SELECT".
+        Profile("tiny", "assets/tiny/base", "cpu", torch.float32, False, 256, 64, 512, " "),
+        Profile("smol", SMOL, "auto", torch.float32, True, 512, 128, 64, eval_prompts=300),
+        Profile("small", "Qwen/Qwen3-0.6B-Base", "cuda", torch.bfloat16, True, 1024, 256, 64),
+        Profile("qwen3_4b", "Qwen/Qwen3-4B-Base", "cuda", torch.bfloat16, True, 2048, 1024, 32),
+    )
 }
 
 
