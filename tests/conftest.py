@@ -1,5 +1,6 @@
 """Shared fixtures: one thread, a tokenizer, a random model, the folder with real data."""
 
+import copy
 import os
 from pathlib import Path
 
@@ -25,6 +26,15 @@ LINES = [
     "Tom has 12 apples. He buys 7 more and gives away 5. How many apples does Tom have now?",
     "user\nassistant\nThe film was not good, but I liked the actors.\n",
 ]
+
+# The template of SmolLM2-135M-Instruct, with its system turn where none is given.
+SMOLLM2_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    "<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{% endif %}"
+)
 
 
 def pytest_configure() -> None:
@@ -113,6 +123,14 @@ def tokenizer():
     if (TINY_BASE / "tokenizer.json").is_file():
         return AutoTokenizer.from_pretrained(TINY_BASE)
     return small_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def speaks_like_smol(tokenizer):
+    """The tokenizer with SmolLM2's chat template."""
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = SMOLLM2_TEMPLATE
+    return changed
 
 
 @pytest.fixture(scope="session")

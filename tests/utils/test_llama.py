@@ -18,14 +18,6 @@ from utils.rollout import sample
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 PROMPTS = [[5, 6, 7], [8, 3, 9, 10, 11, 4, 6, 5, 3], [4]]  # Q = 3
 COMPLETIONS = [[7, 9, 2], [4], [11, 12, 13, 14], [5, 2], [6, 6, 6], [9]]  # G = 2
-# The template of SmolLM2-135M-Instruct, with its system turn where none is given.
-TEMPLATE = (
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
-    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
-    "<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
-    "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
-    "{% endif %}"
-)
 FETCHED = repo_root() / "runs/models/SmolLM2-135M-Instruct"
 
 
@@ -150,14 +142,6 @@ def test_values_and_rewards_are_those_of_whole_rows(random_llama):
 # --- its chat template
 
 
-@pytest.fixture
-def speaks_like_smol(tokenizer):
-    """The course's tokenizer with SmolLM2's template."""
-    changed = copy.deepcopy(tokenizer)
-    changed.chat_template = TEMPLATE
-    return changed
-
-
 @pytest.mark.parametrize("system", [None, "Answer with SQL only."])
 def test_a_prompt_is_the_templates_own(speaks_like_smol, system):
     ids = chat.encode_prompt(speaks_like_smol, "How many heads are older than 56?", system)
@@ -185,9 +169,9 @@ def test_an_example_ends_with_the_end_of_the_turn(speaks_like_smol):
 
 
 @pytest.mark.skipif(not Path(FETCHED).is_dir(), reason="SmolLM2 is not here: make model")
-def test_the_fetched_tokenizer_is_smols():
+def test_the_fetched_tokenizer_is_smols(speaks_like_smol):
     tokenizer = AutoTokenizer.from_pretrained(FETCHED)
-    assert tokenizer.chat_template == TEMPLATE
+    assert tokenizer.chat_template == speaks_like_smol.chat_template
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
     assert chat.stop_token_ids(tokenizer) == [2, 0]
     for text in ("1234", "  12 apples, it's $1,234.00\n\n 5", "naïve 价格 🙂\n\ttab"):
