@@ -87,8 +87,9 @@ def _merged(model: PreTrainedModel, path: str) -> PreTrainedModel:
     from peft import PeftModel, get_peft_model_state_dict  # not needed by `tiny`, and slow
 
     adapted = PeftModel.from_pretrained(model, path)
+    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)  # else asks the hub
     with safe_open(Path(path) / ADAPTER, "pt") as opened:
-        unused = set(get_peft_model_state_dict(adapted)) ^ set(opened.keys())
+        unused = set(state) ^ set(opened.keys())
     if unused:
         raise ValueError(f"the adapter in {path} does not fit: {min(unused)} has no counterpart")
     return adapted.merge_and_unload().requires_grad_(True).eval()

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -61,6 +62,19 @@ def test_a_saved_adapter_is_added_to_the_base_again(profile, random_llama):
     ]
     assert loaded.dtype == torch.float32
     assert load_tokenizer(profile, "sft").get_vocab() == load_tokenizer(profile).get_vocab()
+
+
+def test_loading_an_adapter_asks_no_hub(profile, recwarn, monkeypatch):
+    on_hub = replace(profile, base_model="HuggingFaceTB/SmolLM2-135M-Instruct")
+    save_adapter(trained(load_policy(profile)), stage(profile, "sft"), on_hub)
+
+    def hub(*_, **__):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("peft.utils.other.hf_hub_download", hub, raising=False)
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", hub)
+    load_policy(profile, "sft")
+    assert [str(w.message) for w in recwarn] == []
 
 
 def test_a_second_adapter_starts_from_the_first(profile):
