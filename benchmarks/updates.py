@@ -11,8 +11,9 @@ import torch
 from measuring import Measured, Point, Section
 from transformers import PreTrainedModel
 
+from engines.chunked import chunked_logprobs
 from utils import models, profiles
-from utils.logprobs import chunked_logprobs, completion_logprobs, gather_logprobs, token_logprobs
+from utils.logprobs import completion_logprobs, gather_logprobs, token_logprobs
 
 VOCABULARY = 151_936  # Qwen3's
 

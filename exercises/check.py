@@ -1,6 +1,6 @@
 """The checks that the notebooks call, one for each exercise."""
 
-from exercises.lesson00 import k3, reinforce_gradient
+from exercises.lesson00 import k3, leave_one_out, reinforce_gradient
 from exercises.lesson01 import lora_forward, sft_loss
 from exercises.lesson02 import bradley_terry_loss
 from exercises.lesson03_gae import gae
@@ -21,6 +21,7 @@ __all__ = [
     "grpo_loss",
     "importance_weights",
     "k3",
+    "leave_one_out",
     "lora_forward",
     "reinforce_gradient",
     "sft_loss",

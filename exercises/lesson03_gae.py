@@ -1,202 +1,137 @@
 """Exercise of lesson 03: generalised advantage estimation."""
 
-from collections.abc import Callable
-
 import torch
+import torch.nn.functional as F
 
-from exercises.judge import Case, judge, ragged_mask, with_pairs, worked_case
+from exercises.calls import Case, ragged_mask, worked_case
+from exercises.judge import Exercise
 from utils import advantages
-from utils.logprobs import masked_whiten
 
-_NO_BOOTSTRAP = (
-    "Bootstraps past the end: the value after the last token is 0, whatever stands in the padding "
-    "or at the start of the row."
-)
-_LEAK = (
-    "Mask ignored: rewards or values at padding leak into the advantages of real tokens. Set both "
-    "to 0 where the mask is 0 before you start."
-)
+
+def my_gae(rewards, values, mask, gamma, lam):
+    rewards, values = rewards * mask, values * mask
+    next_values = F.pad(values[:, 1:], (0, 1))
+    deltas = rewards + gamma * next_values - values
+    result, after = torch.zeros_like(deltas), 0.0
+    for t in reversed(range(deltas.shape[1])):
+        after = deltas[:, t] + gamma * lam * after
+        result[:, t] = after
+    return result, result + values
+
+
+# The same with the mask elsewhere: on deltas and next values, or on everything.
+_LATE = """rewards, values = rewards * mask, values * mask -> pass ;
+    (0, 1)) -> (0, 1)) * F.pad(mask[:, 1:], (0, 1)) ;
+    = rewards + gamma * next_values - values -> = (rewards + gamma * next_values - values) * mask"""
+_BOTH = _LATE.partition(";")[2]
 _DELTA = "delta_t = reward_t + gamma * value_(t+1) - value_t."
 _RECURSION = "advantage_t = delta_t + gamma * lam * advantage_(t+1)."
 _RETURN = "return_t = advantage_t + value_t."
-_CURRENT = f"Off by one in values: you subtract value_(t-1) and add value_t. {_DELTA}"
-_NEXT = f"Off by one in values: you take value_(t-1) as the next value. {_DELTA}"
-_WHITENED = "Advantages whitened: that is a step of its own, after GAE."
-_GAE_MISTAKES = {
-    "end": dict.fromkeys(["padding", "wraps", "repeats"], _NO_BOOTSTRAP),
-    "leak": dict.fromkeys(["rewards", "values", "rewards and values"], _LEAK),
-    "decay": {
-        "swapped": f"lambda and gamma swapped: lam decays advantages only. {_DELTA}",
-        "lam in delta": f"lam in delta: it decays advantages only. {_DELTA}",
-        "no gamma in delta": f"gamma missing in delta. {_DELTA}",
-        "no gamma in recursion": f"gamma missing in the recursion. {_RECURSION}",
-        "no gamma": f"gamma missing in delta and in the recursion. {_DELTA} {_RECURSION}",
-        "no lam": "lam missing: these are Monte-Carlo returns minus values, whatever lam is. "
-        f"{_RECURSION}",
-        "neither": f"gamma * lam missing in the recursion. {_RECURSION}",
-    },
-    "delta": {
-        "same": f"Off by one in values: you take value_t as the next value. {_DELTA}",
-        "current": _CURRENT,
-        "current, wraps": _CURRENT,
-        "next": _NEXT,
-        "next, wraps": _NEXT,
-        "ahead": "Off by one in values: you subtract value_(t+1) and add value_(t+2). " + _DELTA,
-        "no next": f"Next value missing in delta. {_DELTA}",
-        "no current": f"Value not subtracted in delta. {_DELTA}",
-        "sign": f"Signs of the two values flipped in delta. {_DELTA}",
-        "reward": f"Off by one in rewards: you take reward_(t+1). {_DELTA}",
-    },
-    "recursion": {
-        "none": f"No recursion: you return delta, whatever lam is. {_RECURSION}",
-        "forward": f"The recursion runs forward: start at the last token. {_RECURSION}",
-        "delta": f"The recursion adds delta_(t+1) instead of advantage_(t+1). {_RECURSION}",
-    },
-    "returns": {
-        "no values": f"Returns without the values. {_RETURN}",
-        "rewards": f"Returns that are discounted sums of rewards, whatever lam is. {_RETURN}",
-        "minus": f"Returns with the values subtracted. {_RETURN}",
-        "next": f"Returns off by one: you add value_(t+1). {_RETURN}",
-        "first": "Advantages and returns swapped: return (advantages, returns), in this order.",
-    },
-    "whitened": dict.fromkeys(["tokens", "all"], _WHITENED),
-}
-_GAE_STYLES = [{"masks": "inputs"}, {"masks": "deltas"}, {"masks": "inputs and deltas"}]
+_MISTAKES = f"""
+Bootstraps past the end: the value after the last token is 0, whatever stands in the padding or at
+the start of the row.
+    rewards, values = -> raw, rewards, values = values, ; F.pad(values[:, 1:] -> F.pad(raw[:, 1:]
+    rewards, values = -> raw, rewards, values = values, ;
+        F.pad(values[:, 1:], (0, 1)) -> torch.cat([raw[:, 1:], raw[:, -1:]], 1)
+    F.pad(values[:, 1:], (0, 1)) -> torch.cat([values[:, 1:], values[:, -1:]], 1)
+    F.pad(values[:, 1:], (0, 1)) -> values.roll(-1, 1)
+    * F.pad(mask[:, 1:], (0, 1)) ->
+    F.pad(values[:, 1:], (0, 1)) * F.pad(mask[:, 1:], (0, 1)) -> values.roll(-1, 1)
+    F.pad(values[:, 1:], (0, 1)) * F.pad(mask[:, 1:], (0, 1)) ->
+        torch.cat([values[:, 1:], values[:, -1:]], 1)
+Mask ignored: rewards or values at padding leak into the advantages of real tokens. Set both to 0
+where the mask is 0 before you start.
+    = rewards * mask, values * mask -> = rewards, values | = rewards, values * mask
+    = rewards * mask, values * mask -> = rewards * mask, values
+    next_values - values) * mask -> next_values - values)
+lambda and gamma swapped: lam decays advantages only. {_DELTA}
+    gamma * next_values -> lam * next_values
+lam in delta: it decays advantages only. {_DELTA}
+    gamma * next_values -> gamma * lam * next_values
+gamma missing in delta. {_DELTA}
+    gamma * next_values -> next_values
+gamma missing in the recursion. {_RECURSION}
+    gamma * lam * after -> lam * after
+gamma missing in delta and in the recursion. {_DELTA} {_RECURSION}
+    gamma * next_values -> next_values ; gamma * lam * after -> lam * after
+lam missing: these are Monte-Carlo returns minus values, whatever lam is. {_RECURSION}
+    gamma * lam * after -> gamma * after
+gamma * lam missing in the recursion. {_RECURSION}
+    gamma * lam * after -> after
+Off by one in values: you take value_t as the next value. {_DELTA}
+    gamma * next_values -> gamma * values
+Off by one in values: you subtract value_(t-1) and add value_t. {_DELTA}
+    gamma * next_values - values -> gamma * values - F.pad(values[:, :-1], (1, 0))
+    gamma * next_values - values -> gamma * values * mask - values.roll(1, 1)
+Off by one in values: you take value_(t-1) as the next value. {_DELTA}
+    gamma * next_values -> gamma * F.pad(values[:, :-1], (1, 0)) | gamma * values.roll(1, 1)
+Off by one in values: you subtract value_(t+1) and add value_(t+2). {_DELTA}
+    gamma * next_values - values -> gamma * F.pad(next_values[:, 1:], (0, 1)) - next_values
+Next value missing in delta. {_DELTA}
+    + gamma * next_values ->
+Value not subtracted in delta. {_DELTA}
+    next_values - values -> next_values
+Signs of the two values flipped in delta. {_DELTA}
+    + gamma * next_values - values -> - gamma * next_values + values
+Off by one in rewards: you take reward_(t+1). {_DELTA}
+    rewards + gamma -> F.pad(rewards[:, 1:], (0, 1)) + gamma
+Rewards of row 0 used for every row: rewards[:, t] has one for each. {_DELTA}
+    rewards + gamma -> rewards[:1] + gamma
+No recursion: you return delta, whatever lam is. {_RECURSION}
+    deltas[:, t] + gamma * lam * after -> deltas[:, t]
+The recursion runs forward: start at the last token. {_RECURSION}
+    reversed(range(deltas.shape[1])) -> range(deltas.shape[1])
+Last token left out: the loop starts at T - 1, where nothing follows. {_RECURSION}
+    reversed(range(deltas.shape[1])) -> reversed(range(deltas.shape[1] - 1))
+The recursion adds delta_(t+1) instead of advantage_(t+1). {_RECURSION}
+    gamma * lam * after -> gamma * lam * F.pad(deltas, (0, 1))[:, t + 1]
+Order of the tokens reversed: a list built from the last token to the first has to be turned around.
+    return result, result + values -> return result.flip(1), result.flip(1) + values
+    return result, result + values -> return result.flip(1), (result + values).flip(1)
+Returns without the values. {_RETURN}
+    result + values -> result
+Returns that are discounted sums of rewards, whatever lam is. {_RETURN}
+    result + values -> (rewards * mask) @ (gamma ** (torch.arange(mask.shape[1])[:, None]
+        - torch.arange(mask.shape[1])).clamp(min=0)).tril()
+Returns that are one-step (TD) targets, reward_t + gamma * value_(t+1), whatever lam is. {_RETURN}
+    result + values -> rewards + gamma * next_values
+Returns with the values subtracted. {_RETURN}
+    result + values -> result - values
+Returns off by one: you add value_(t+1). {_RETURN}
+    result + values -> result + next_values
+Advantages and returns swapped: return (advantages, returns), in this order.
+    return result, result + values -> return result + values, result
+Advantages whitened: that is a step of its own, after GAE.
+    return result, -> return (result - result[mask > 0].mean()) / result[mask > 0].std(),
+    return result, -> return (result - result.mean()) / result.std(),
+    return result, -> result = (result - result.mean()) / result.std(); return result,
+    return result, -> kept = result[mask > 0]; result = (result - kept.mean()) / kept.std();
+        return result,
+"""
 
 
-def _shifted(x: torch.Tensor, step: int, wraps: bool = False) -> torch.Tensor:
-    """Column t of the result is column t + step of x; outside x 0, or x from its other end."""
-    columns = torch.arange(x.shape[1]) + step
-    inside = (columns >= 0) & (columns < x.shape[1])
-    return torch.where(inside | wraps, x[:, columns % x.shape[1]], 0.0)
-
-
-def _discounted(x: torch.Tensor, factor: float) -> torch.Tensor:
-    """y_t = x_t + factor * y_(t+1), row by row."""
-    y = x.clone()
-    for t in reversed(range(x.shape[1] - 1)):
-        y[:, t] += factor * y[:, t + 1]
-    return y
-
-
-def _gae(
-    rewards,
-    values,
-    mask,
-    gamma,
-    lam,
-    masks="inputs",
-    end="",
-    leak="",
-    decay="",
-    delta="",
-    recursion="",
-    returns="",
-    whitened="",
-):
-    """GAE, with the mistakes named in `_GAE_MISTAKES` on request.
-
-    `masks`: what is set to 0 at padding, "inputs" (rewards and values), "deltas" (each delta and
-    next value) or both. All are right, but one mistake gives different numbers under them.
-    """
-    kept = mask.bool()
-    masked = torch.where(kept, values, 0.0)
-    if "inputs" in masks:
-        values = values if "values" in leak else masked
-        rewards = rewards if "rewards" in leak else torch.where(kept, rewards, 0.0)
-    source = masked if masks == "deltas" and not end else values
-    after = _shifted(source, 1, wraps=end == "wraps")
-    if end == "repeats":
-        after[:, -1] = source[:, -1]
-    before = _shifted(values, -1, wraps="wraps" in delta)
-    plus, minus = {
-        "same": (values, values),
-        "current": (values, before),
-        "next": (before, values),
-        "ahead": (_shifted(values, 2), after),
-        "no next": (0 * values, values),
-        "no current": (after, 0 * values),
-    }.get(delta.partition(",")[0], (after, values))
-    in_delta, in_recursion = {
-        "swapped": (lam, gamma * lam),
-        "lam in delta": (gamma * lam, gamma * lam),
-        "no gamma in delta": (1.0, gamma * lam),
-        "no gamma in recursion": (gamma, lam),
-        "no gamma": (1.0, lam),
-        "no lam": (gamma, gamma),
-        "neither": (gamma, 1.0),
-    }.get(decay, (gamma, gamma * lam))
-    error = (in_delta * plus - minus) * (-1 if delta == "sign" else 1)
-    error = error + (_shifted(rewards, 1) if delta == "reward" else rewards)
-    if "deltas" in masks and not leak:
-        error = torch.where(kept, error, 0.0)
-    if recursion == "none":
-        result = error
-    elif recursion == "delta":
-        result = error + in_recursion * _shifted(error, 1)
-    elif recursion == "forward":
-        result = _discounted(error.flip(1), in_recursion).flip(1)
-    else:
-        result = _discounted(error, in_recursion)
-    if returns == "rewards":
-        targets = _discounted(torch.where(kept, rewards, 0.0), gamma)
-    else:
-        add = {"no values": 0 * values, "minus": -values, "next": after}.get(returns, values)
-        targets = result + add
-    if whitened:
-        over = mask if whitened == "tokens" else torch.ones_like(mask)
-        result = masked_whiten(torch.where(kept, result, 0.0), over)
-    return (targets, result) if returns == "first" else (result, targets)
-
-
-def _padding_zeroed(fn: Callable) -> Callable:
-    """`fn` with 0 in its results wherever the mask is 0: no later step reads what is there."""
-
-    def zeroed(rewards, values, mask, gamma, lam, **mistakes):
-        results = fn(rewards, values, mask, gamma, lam, **mistakes)
-        if not isinstance(results, tuple):
-            return results
-        fits = [isinstance(x, torch.Tensor) and x.shape == values.shape for x in results]
-        return tuple(
-            torch.where(mask.bool(), x, 0.0) if f else x for x, f in zip(results, fits, strict=True)
-        )
-
-    return zeroed
-
-
-def gae(fn: Callable) -> None:
-    """Check `fn(rewards, values, mask, gamma, lam) -> (advantages, returns)`; prints.
-
-    All (B, T), the mask 1.0 on completion tokens and 0.0 on the padding at the right. The value
-    after the last token is 0. What `fn` returns at padding does not count. Gradients are not
-    compared: rewards and values are constants here.
-    """
-    cases = [
-        worked_case(
-            rewards=torch.tensor([[1.0, 0.0, 2.0, 4.0]]),
-            values=torch.tensor([[1.0, 3.0, 1.0, 8.0]]),
-            mask=torch.tensor([[1.0, 1.0, 1.0, 0.0]]),
-            gamma=0.5,
-            lam=0.25,
-        ),
-        worked_case(
-            rewards=torch.tensor([[0.0, 3.0, 2.0]]),
-            values=torch.tensor([[2.0, 1.0, 4.0]]),
-            mask=torch.ones(1, 3),
-            gamma=0.25,
-            lam=0.5,
-        ),
-    ]
+def _cases():
+    yield worked_case(
+        rewards=[[1.0, 0.0, 2.0, 4.0], [0.0, 3.0, 0.0, 1.0]],
+        values=[[1.0, 3.0, 1.0, 8.0], [2.0, 1.0, 4.0, 2.0]],
+        mask=[[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0]],
+        gamma=0.5,
+        lam=0.25,
+    )
     generator = torch.Generator().manual_seed(0)
     for lengths, gamma, lam in (((5, 1, 3), 0.9, 0.6), ((2, 7), 0.7, 0.95)):
-        mask = ragged_mask(lengths).float()
+        mask = ragged_mask(lengths)
         rewards, values = torch.randn((2, *mask.shape), generator=generator)
         text = f"a random batch (lengths {lengths}, gamma {gamma}, lam {lam})"
-        cases.append(Case((rewards, values, mask, gamma, lam), text))
-    judge(
-        _padding_zeroed(fn),
-        reference=_padding_zeroed(advantages.gae),
-        cases=cases,
-        success=f"advantages and returns equal utils.advantages.gae on {len(cases)} batches.",
-        **with_pairs(_padding_zeroed(_gae), _GAE_MISTAKES, _GAE_STYLES),
-    )
+        yield Case((rewards, values, mask, gamma, lam), text)
+
+
+gae = Exercise(
+    reference=advantages.gae,
+    answer=my_gae,
+    styles=[_LATE, _BOTH],
+    mistakes=_MISTAKES,
+    cases=list(_cases()),
+    success="advantages and returns equal utils.advantages.gae",
+    padding="mask",
+)

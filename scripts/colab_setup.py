@@ -6,6 +6,7 @@ The host's torch and numpy stay: replacing them takes minutes and breaks what is
 import importlib
 import importlib.metadata
 import importlib.util
+import runpy
 import site
 import subprocess
 import sys
@@ -15,6 +16,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = "post-training-workbook"
 KEPT = ("torch", "torchvision", "torchaudio", "numpy")
+
+
+def check_python() -> None:
+    """RuntimeError in a sentence for a Python without the course's pins; pip's would be a page."""
+    known = runpy.run_path(str(ROOT / "scripts/setup_env.py"))
+    if sys.version_info[:2] not in known["SUPPORTED"]:
+        raise RuntimeError(
+            f"The course needs {known['VERSIONS']}; this session runs Python "
+            f"{'.'.join(map(str, sys.version_info[:3]))}. Choose another runtime version "
+            "(Runtime > Change runtime type), or fetch a newer copy of the course."
+        )
 
 
 def installed_versions() -> dict[str, str]:
@@ -52,6 +64,7 @@ def main() -> None:
     spec = importlib.util.find_spec("utils")
     if spec and Path(spec.origin or "").is_relative_to(ROOT):
         return
+    check_python()
     before = installed_versions()
     pip_install({name: before[name] for name in KEPT if name in before})
     make_importable()

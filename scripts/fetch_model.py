@@ -33,8 +33,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from relatives.lora import PROVENANCE
 from utils.chat import END, END_OF_TEXT, START
-from utils.models import PROVENANCE, whole_folder
+from utils.models import whole_folder
 from utils.profiles import repo_root, versions
 
 INSTRUCT = "SmolLM2-135M-Instruct"
@@ -63,9 +64,9 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def stamp(folder: Path, **said: str) -> None:
+def stamp(folder: Path, model: str, **said: str) -> None:
     """Write `provenance.json`: where the weights come from, their hash, date and versions."""
-    said |= {"sha256 of model.safetensors": sha256(folder / "model.safetensors")}
+    said |= {"model": model, "sha256 of model.safetensors": sha256(folder / "model.safetensors")}
     said |= {"date": datetime.date.today().isoformat(), "versions": versions()}
     (folder / PROVENANCE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
@@ -90,7 +91,7 @@ def from_hub(name: str, target: Path, parts: Path) -> None:
         config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
         tokenizer.save_pretrained(folder)
         config.save_pretrained(folder)
-        stamp(folder, source=f"hub, {HUB[name]}", revision=revision, weights="as published")
+        stamp(folder, HUB[name], source="hub", revision=revision, weights="as published")
 
 
 def fetch_gguf(parts: Path) -> Path:
@@ -164,6 +165,7 @@ def convert(file: Path, target: Path) -> None:
             )
         stamp(
             folder,
+            HUB[INSTRUCT],
             source=f"package {PACKAGE}, {file.name}",
             weights="4-bit weights dequantised, stored as float16",
             **{"sha256 of the GGUF": sha256(file), "KL to the dequantised weights": f"{kl:.1e}"},

@@ -23,12 +23,19 @@ import sys
 import time
 from pathlib import Path
 
+from relatives import lora
 from scripts.run_seeds import ROOT, Results, find_notebook
 from scripts.run_sweep import load_cells
-from utils import models, profiles
+from utils import profiles
 
 PROFILE, TAG = "smol", "real"
-WEIGHTS = ("source", "weights", "revision", "sha256 of model.safetensors")  # of `provenance.json`
+WEIGHTS = (
+    "model",
+    "source",
+    "weights",
+    "revision",
+    "sha256 of model.safetensors",
+)  # of `provenance.json`
 EVERY = 30.0  # seconds between two lines of progress
 
 
@@ -111,7 +118,7 @@ def measure(results: Results, seed: int, args: argparse.Namespace) -> None:
 
 def weights() -> dict:
     """Where the weights come from; stored beside the numbers."""
-    said = models.provenance(profiles.get_profile())
+    said = lora.provenance(profiles.get_profile())
     return {key: said[key] for key in WEIGHTS if key in said}
 
 

@@ -1,5 +1,9 @@
-"""Check formatting, lint, unit tests and every notebook; run all of them even if one fails."""
+"""Check formatting, lint, unit tests and every notebook; run all of them even if one fails.
 
+With --no-notebooks (`make check`) only what needs no notebook runs, on several cores.
+"""
+
+import argparse
 import os
 import subprocess
 import sys
@@ -14,15 +18,19 @@ NBVAL += ["--nbval-cell-timeout", "1800", "-p", "no:cacheprovider"]
 
 
 SIDE_BY_SIDE = ["unit tests"]  # beside the notebooks; all else comes before them
+WORKERS = min(4, os.cpu_count() or 1)  # each takes about 1 GB of memory
+PARALLEL = ["-n", str(WORKERS), "--dist", "worksteal", "-m", "not notebooks"]
 
 
-def steps() -> list[tuple[str, list[str]]]:
+def steps(with_notebooks: bool = True) -> list[tuple[str, list[str]]]:
     """Name and command (a module with its arguments) of each step."""
     checks = [
         ("format", ["ruff", "format", "--check", "."]),
         ("lint", ["ruff", "check", "."]),
-        ("unit tests", ["pytest"]),
+        ("unit tests", ["pytest"] if with_notebooks else ["pytest", *PARALLEL]),
     ]
+    if not with_notebooks:
+        return checks
     notebooks = [path.relative_to(ROOT).as_posix() for path in find_notebooks()]
     return checks + [(name, [*NBVAL, name]) for name in notebooks]
 
@@ -51,8 +59,10 @@ def run_step(name: str, command: list[str]) -> tuple[str, bool, float]:
 
 def main() -> int:
     """Run every step, unit tests and notebooks two at a time; 1 if any failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--no-notebooks", action="store_true", help="leave out what runs notebooks")
     use_fixed_env()
-    plan = steps()
+    plan = steps(with_notebooks=not parser.parse_args().no_notebooks)
     together = [s for s in plan if s[0] in SIDE_BY_SIDE or s[0].endswith(".ipynb")]
     results = [run_step(*step) for step in plan if step not in together]
     with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:

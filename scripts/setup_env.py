@@ -78,6 +78,9 @@ def find_python(commands=None):
     found = [probe(python) for python in commands or [sys.executable] + names]
     found = [one for one in found if one]
     usable = [one for one in found if one[0][:2] in SUPPORTED]
+    if usable and found[0] not in usable:
+        say("Python %d.%d.%d (%s) is not one of" % (found[0][0] + (found[0][1],)))
+        say("%s, which the course needs; looking for another." % VERSIONS)
     for _, executable, complete in usable:
         if complete:
             return executable

@@ -11,7 +11,7 @@ import random
 import zlib
 from dataclasses import dataclass
 
-from tasks.rewards import extract_hash_answer
+from tasks.rewards import after_hashes, extract_boxed, extract_hash_answer, same_answer
 from tasks.source import load_rows
 from tasks.sql.names import pseudo_word
 
@@ -73,19 +73,59 @@ def sample_example(rng: random.Random, split: str) -> MathExample:
 
 
 def score(example: MathExample, completion: str) -> float:
-    """1.0 if the number after the last `####` is the answer, else 0.0."""
-    return float(extract_hash_answer(completion) == example.answer)
+    """1.0 if what follows the last `####` is the answer (`same_answer`), else 0.0.
+
+    All of it: `#### 7 or 8` and `#### 7/2` begin with the answer 7 and are not 7.
+    """
+    return float(same_answer(after_hashes(completion), example.answer))
+
+
+def score_boxed(example: MathExample, completion: str) -> float:
+    """1.0 if the completion has a `\\boxed{…}` and every one is the answer, else 0.0.
+
+    Two boxes with different answers are a guess and a second guess: no point for either.
+    """
+    boxes = extract_boxed(completion)
+    return float(0 < len(boxes) <= 8 and all(same_answer(b, example.answer) for b in boxes))
 
 
 def load_gsm8k(split: str, n: int | None = None) -> list[MathExample]:
-    """The first `n` GSM8K problems, from `COURSE_DATA_DIR` or the hub."""
+    """The first `n` GSM8K problems, from `COURSE_DATA_DIR` or the hub.
+
+    Gold answers are numbers, stored as `normalise_number` spells them (`$1,002.00` as `1002`).
+    Another gold answer raises ValueError with the number of its row.
+    """
     examples = []
-    for row in load_rows("gsm8k", split)[:n]:
-        worked, found, answer = row["answer"].rpartition("####")
-        if not found:
-            raise ValueError(f"GSM8K answer without `####`: {row['answer'][:80]!r}")
+    for number, row in enumerate(load_rows("gsm8k", split)[:n], 1):
+        worked, found, said = row["answer"].rpartition("####")
+        answer = extract_hash_answer(row["answer"])
+        if answer is None:
+            wrong = f"{said.strip()[:80]!r} is not a number" if found else "there is no `####`"
+            raise ValueError(
+                f"gsm8k/{split}, row {number}: {wrong}. Expected a solution that ends in `#### "
+                "NUMBER`, as in `#### 42`. Write the number as a decimal, or leave the row out."
+            )
         steps = tuple(line.strip() for line in worked.splitlines() if line.strip())
-        examples.append(MathExample(row["question"], steps, answer.strip().replace(",", "")))
+        examples.append(MathExample(row["question"], steps, answer))
+    return examples
+
+
+def load_math500(n: int | None = None) -> list[MathExample]:
+    """The first `n` MATH-500 problems, from `COURSE_DATA_DIR` or the hub.
+
+    Rows with `problem`, `solution` and `answer`, in LaTeX. Solutions end in
+    `\\boxed{answer}`: score them with `score_boxed`.
+    """
+    examples = []
+    for number, row in enumerate(load_rows("math500", "test")[:n], 1):
+        steps = tuple(line.strip() for line in row["solution"].splitlines() if line.strip())
+        example = MathExample(row["problem"], steps, row["answer"].strip())
+        if not same_answer(example.answer, example.answer):
+            raise ValueError(
+                f"math500/test, row {number}: the answer {example.answer[:80]!r} cannot be "
+                "compared. Expected a number or a formula in LaTeX. Leave the row out."
+            )
+        examples.append(example)
     return examples
 
 

@@ -59,9 +59,9 @@ def load(
 ) -> tuple[list[Pair], dict[str, int]]:
     """The first `n` pairs of a preference data set, and reason -> rows left out of all its rows.
 
-    Reads `COURSE_DATA_DIR/name/split.jsonl`, else, with `profile.use_hub`, the hub. The sample of
-    the medical data is `load("preference", n, profile, name="medical")`. Fewer than `n` come back
-    if the data set is small. Raises DataNotFoundError, and what `from_rows` raises.
+    Reads `split.jsonl` or `split.json` in `COURSE_DATA_DIR/name`, else, with `profile.use_hub`, the
+    hub. The sample of the medical data is `load("preference", n, profile, name="medical")`. Fewer
+    than `n` come back if the data set is small. Raises DataNotFoundError and `from_rows`' errors.
     """
     if not profile.use_hub and local_file(name, split) is None:
         raise DataNotFoundError(

@@ -16,7 +16,7 @@ import zlib
 from dataclasses import dataclass
 
 from tasks import math, word_problems
-from tasks.rewards import normalise_number, same_number
+from tasks.rewards import normalise_number, same_answer
 from tasks.source import load_rows
 from utils.profiles import Profile
 
@@ -137,5 +137,5 @@ def open_math() -> list[Problem]:
 
 
 def is_right(problem: Problem, solution: str | None) -> bool:
-    """Is the extracted solution the same number as the answer? `42.0` and ` 42 ` are 42."""
-    return same_number(solution, problem.answer)
+    """Is the extracted solution the answer (`same_answer`)? `42.0` and ` 42 ` are 42."""
+    return same_answer(solution, problem.answer)

@@ -1,9 +1,11 @@
-"""Shared fixtures: one thread, a tokenizer, a random model, the folder with real data."""
+"""Shared fixtures: checked shapes, one thread, a tokenizer, a random model, real data."""
 
 import copy
+import importlib.util
 import os
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -16,7 +18,14 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from utils.chat import CHAT_TEMPLATE
+# Shape annotations are checked at every call, in tests only. The hook has to stand before the first
+# import of what it checks. The engines' environment has no beartype.
+if importlib.util.find_spec("beartype"):
+    from checked import MODULES
+
+    jaxtyping.install_import_hook(MODULES, "checked.check")
+
+from utils.chat import CHAT_TEMPLATE  # noqa: E402
 
 TINY_BASE = Path(__file__).resolve().parents[1] / "assets/tiny/base"
 LINES = [
@@ -39,6 +48,14 @@ SMOLLM2_TEMPLATE = (
 
 def pytest_configure() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def unchecked():
+    """As outside the tests: shapes are not checked against annotations, only by the functions."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def small_tokenizer() -> PreTrainedTokenizerFast:

@@ -14,7 +14,7 @@ from utils import chat, evaluate, models, profiles, values
 
 SMOL = sorted((Path(__file__).resolve().parents[1] / "assets/smol").glob("*/"))
 ASSETS = Path(__file__).resolve().parents[1] / "assets/tiny"
-ADAPTER_FILES = {models.ADAPTER, models.ADAPTER_CONFIG, "README.md"}
+ADAPTER_FILES = {models.ADAPTER, "adapter_config.json", "README.md"}
 SMOLLM2 = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
 SMOLLM2 |= {"num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152}
 STAGES = {

@@ -23,7 +23,7 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
 ACCEPTED = ROOT / "benchmarks/accepted.json"
-ROOMS = ("utils", "tasks", "exercises", "engines")
+ROOMS = ("utils", "relatives", "tasks", "exercises", "engines")
 STAGES = ("sft", "reward_model")  # shipped weights that a cell names; the base always counts
 TAGS = {"sweep": "sweep", "smol": "real"}  # end of a results file's name -> tag of its cells
 # Packages whose version decides a number; the others load, draw or test.

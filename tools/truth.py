@@ -23,6 +23,8 @@ from collections import Counter
 
 import pytest
 
+from relatives import advantages as other_advantages
+from relatives import dpo, grpo, samplers
 from scripts.run_notebooks import ROOT, use_fixed_env
 from scripts.whole_file import write_whole
 from utils import advantages, kl, logprobs, losses, profiles
@@ -30,6 +32,12 @@ from utils import advantages, kl, logprobs, losses, profiles
 RESULTS = ROOT / "benchmarks" / "results" / "truth.json"
 
 Cell = tuple[str, str]  # function, kind
+# Public functions of modules that hold other things too.
+ELSEWHERE = {
+    "shared_prompt": "forward.shared_prompt",
+    "sequential_kl": "relatives.dpo.sequential_kl",
+    "chunked_logprobs": "engines.chunked.chunked_logprobs",
+}
 
 KINDS = {
     "loop": "slow loop",
@@ -41,6 +49,7 @@ REDUCTION = "a sum over given numbers: there is no expectation to enumerate"
 COUNTS = "Counts are tests; one that draws its own inputs, a hundred or so, counts once."
 NO_SUM = "the paper defines a loss a row and no expectation with a known optimum"
 WHOLE = "TRL runs prompt and completion in one pass: compared as completion_logprobs"
+HALVES = "its halves are: completion_logprobs and entropy"
 # Why a cell has no test. A reason for a cell that has one is a mistake, and so is a hole.
 ABSENT: dict[Cell, str] = {
     ("orpo_loss", "enumeration"): NO_SUM,
@@ -54,6 +63,8 @@ ABSENT: dict[Cell, str] = {
     ("label_logits", "enumeration"): "it picks positions: nothing random in it",
     ("shared_prompt", "trl"): WHOLE,
     ("completion_logits", "trl"): WHOLE,
+    ("completion_logprobs_and_entropy", "enumeration"): HALVES,
+    ("completion_logprobs_and_entropy", "trl"): HALVES,
     ("masked_sum", "enumeration"): REDUCTION,
     ("masked_sum", "trl"): "TRL has no such function",
     ("masked_mean", "enumeration"): REDUCTION,
@@ -69,11 +80,15 @@ def public_functions() -> dict[str, str]:
         for name in vars(importlib.import_module(f"{losses.__name__}.{module.name}")):
             if name.endswith("_loss") and not name.startswith("_"):
                 found.setdefault(name, f"losses.{module.name}.{name}")
-    for module in (advantages, kl, logprobs):
+    for family in (dpo, grpo):
+        for name in vars(family):
+            if name.endswith("_loss"):
+                found[name] = f"{family.__name__}.{name}"
+    for module in (advantages, kl, logprobs, other_advantages, samplers):
         for name, member in inspect.getmembers(module, inspect.isfunction):
             if member.__module__ == module.__name__ and not name.startswith("_"):
                 found[name] = f"{module.__name__.removeprefix('utils.')}.{name}"
-    return found
+    return found | ELSEWHERE
 
 
 def marked_in_source() -> Counter[Cell]:

@@ -130,22 +130,6 @@ def _closing(tokenizer) -> list[int]:
     return [*_plain(tokenizer, before), _token_id(tokenizer, ending[0])]
 
 
-def _example(tokenizer, prompt, completion, closing, max_length) -> Encoded:
-    """A training sequence; ValueError where it would teach nothing or has to be cut."""
-    if not completion.strip():
-        raise ValueError("the completion is empty: the model would learn to stop at once")
-    answer = [*_plain(tokenizer, completion), *closing]
-    length = len(prompt) + len(answer)
-    if max_length is not None and length > max_length:
-        part = "prompt alone" if len(prompt) >= max_length else "example"
-        raise ValueError(
-            f"the {part} is longer than max_length={max_length}: {len(prompt)} prompt tokens + "
-            f"{len(answer)} completion tokens = {length}; raise max_length, shorten the text, "
-            "or leave the example out (cut short, it would lose the token that says stop)"
-        )
-    return Encoded(prompt + answer, [0] * len(prompt) + [1] * len(answer))
-
-
 def encode_example(
     tokenizer,
     user_text: str,
@@ -160,16 +144,18 @@ def encode_example(
     is left out: sampling has stopped by then. Raises ValueError when the completion is empty or
     prompt and completion together exceed `max_length`.
     """
+    if not completion.strip():
+        raise ValueError("the completion is empty: the model would learn to stop at once")
     prompt = encode_prompt(tokenizer, user_text, system)
-    return _example(tokenizer, prompt, completion, _closing(tokenizer), max_length)
-
-
-def encode_document(
-    tokenizer, prompt: str, completion: str, max_length: int | None = None
-) -> Encoded:
-    """One plain document without chat format, as a base model reads it; ends in `<|endoftext|>`."""
-    ids, closing = _plain(tokenizer, prompt), [_token_id(tokenizer, END_OF_TEXT)]
-    return _example(tokenizer, ids, completion, closing, max_length)
+    answer = [*_plain(tokenizer, completion), *_closing(tokenizer)]
+    length = len(prompt) + len(answer)
+    if max_length is not None and length > max_length:
+        raise ValueError(
+            f"{len(prompt)} prompt tokens + {len(answer)} completion tokens = {length} exceed "
+            f"max_length={max_length}: raise it, shorten the text, or leave the example out (cut "
+            "short, it would lose the token that says stop)"
+        )
+    return Encoded(prompt + answer, [0] * len(prompt) + [1] * len(answer))
 
 
 def _pad(rows: Rows, pad_id: int, left: bool = False) -> tuple[Int[Tensor, "B L"], ...]:

@@ -38,12 +38,6 @@ class Rendered:
         return self.text
 
 
-class Markdown(str):
-    """Text that a notebook renders as Markdown and a terminal prints as it is."""
-
-    _repr_markdown_ = __repr__ = str.__str__
-
-
 def show_mask(
     tokenizer: PreTrainedTokenizerBase, input_ids: Sequence[int], mask: Sequence[float]
 ) -> Rendered:
@@ -80,8 +74,8 @@ def before_after_table(
 ) -> Rendered:
     """A table of texts side by side; as text, a Markdown table. Cells are escaped, never rendered.
 
-    rows: one sequence of cells each, as long as `columns`. Floats show three decimals. A cell
-    longer than `max_chars` is cut and ends in "…".
+    rows: one sequence of cells each, as long as `columns`. Floats show three decimals, columns
+    of numbers stand to the right. A cell longer than `max_chars` is cut and ends in "…".
     """
 
     def cell(value: object) -> str:
@@ -89,12 +83,15 @@ def before_after_table(
         return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
 
     def html_row(tag: str, texts: Sequence[str]) -> str:
-        style = 'style="text-align:left;vertical-align:top"'
-        return "<tr>" + "".join(f"<{tag} {style}>{text}</{tag}>" for text in texts) + "</tr>"
+        styles = [f'style="text-align:{side};vertical-align:top"' for side in sides]
+        pairs = zip(styles, texts, strict=True)
+        return "<tr>" + "".join(f"<{tag} {style}>{text}</{tag}>" for style, text in pairs) + "</tr>"
 
     for number, row in enumerate(rows):
         if len(row) != len(columns):
             raise ValueError(f"row {number} has {len(row)} cells for {len(columns)} columns")
+    numbers = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
+    sides = ["right" if each else "left" for each in numbers]
     table = [[cell(value) for value in row] for row in rows]
     head = html_row("th", [html.escape(name) for name in columns])
     body = "".join(
@@ -105,14 +102,6 @@ def before_after_table(
         for line in (columns, ["---"] * len(columns), *table)
     )
     return Rendered(f"<table><thead>{head}</thead><tbody>{body}</tbody></table>", markdown)
-
-
-def result(sentence: str) -> Markdown:
-    """A sentence about this run, computed by the cell that shows it; as text, the same sentence.
-
-    A lesson's own prose holds no measured number: it would go stale when the cell changes.
-    """
-    return Markdown(sentence)
 
 
 def answer_key(solution: object) -> Rendered:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from utils.logprobs import gather_logprobs, label_logits
 from utils.rollout import Prompts, sample
@@ -91,7 +91,7 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
 
 
 @torch.no_grad()
-def perplexity(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> float:
+def perplexity(model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> float:
     """exp(mean negative log-likelihood) of the completion tokens, each token weighing the same.
 
     batches: dicts as `chat.collate` makes them; tokens with label -100 do not count. A base and a
@@ -127,7 +127,6 @@ class EvalResult:
     n_prompts: int
     samples: int  # a prompt
     stop_rate: float  # share of completions that ended by themselves
-    mean_length: float  # completion tokens, the stop token included
     scores: Float[Tensor, "Q G"] = field(repr=False)
     texts: list[list[str]] = field(repr=False)  # Q lists of G
 
@@ -138,7 +137,7 @@ class EvalResult:
 
 
 def evaluate_completions(
-    model: PreTrainedModel,
+    model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Prompts,
     score_fn: Callable[[int, str], float],
@@ -168,7 +167,6 @@ def evaluate_completions(
         n_prompts=size,
         samples=group_size,
         stop_rate=rollout.finished.float().mean().item(),
-        mean_length=rollout.mask.sum(dim=1).mean().item(),
         scores=torch.tensor(scores).view(size, group_size),
         texts=[rollout.texts[i : i + group_size] for i in range(0, len(scores), group_size)],
     )

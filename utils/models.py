@@ -1,7 +1,6 @@
 """Load and save the course's models: one folder a stage, safetensors only."""
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -24,24 +23,22 @@ from utils.chat import CHAT_TEMPLATE
 from utils.profiles import Profile, repo_root, runs_folder
 
 MADE_BY = {
-    "base": "scripts/build_tiny.py",
+    "base": "`make model` (smol) or scripts/build_tiny.py (tiny)",
     "sft": "notebooks/01_sft.ipynb",
     "reward_model": "notebooks/02_reward_model.ipynb",
     "ppo": "notebooks/03_ppo.ipynb",
     "dpo": "notebooks/04_dpo.ipynb",
     "grpo": "notebooks/05_grpo.ipynb",
 }
-PROVENANCE = "provenance.json"  # beside weights: where they come from
-# A checkpoint is a whole model or, in the format of PEFT, an adapter (`lora.save_adapter`).
-ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+ADAPTER = "adapter_model.safetensors"  # in the place of a whole model: `lora.save_adapter`
+HEAD = "base_model.model.score.weight"  # a reward model's, in an adapter
 
 
 def checkpoint_path(profile: Profile, stage: str) -> str:
     """Folder (or, for the base of a hub profile, hub id) of a stage's checkpoint.
 
-    `stage` is a key of `MADE_BY`. Looks in `runs/<profile>/<stage>` (made by the learner), then in
-    `assets/<profile>/<stage>` (shipped). The base is `profile.base_model`: a folder, or a hub id,
-    which `make model` may have fetched to `runs/models`.
+    `stage` is a key of `MADE_BY`. Looks in `runs/<profile>/<stage>` (made by the
+    learner), then in `assets/<profile>/<stage>` (shipped). The base is `profile.base_model`.
     """
     if stage not in MADE_BY:
         raise ValueError(f"unknown stage {stage!r}; known: {', '.join(MADE_BY)}")
@@ -50,49 +47,17 @@ def checkpoint_path(profile: Profile, stage: str) -> str:
     if stage == "base":
         name = profile.base_model
         places = [folder / Path(name).expanduser() for folder in (repo_root(), Path.cwd())]
-        if is_hub_id := re.fullmatch(r"[^./~][^/]*/[^/]+", name):  # owner/name
-            places.append(repo_root() / "runs/models" / name.rpartition("/")[2])
         if os.environ.get("COURSE_BASE_MODEL"):
             hint = f"COURSE_BASE_MODEL={name} must name a saved model or a hub id."
     for place in places:
-        if (place / "config.json").is_file() or (place / ADAPTER_CONFIG).is_file():
+        if (place / "config.json").is_file() or (place / ADAPTER).is_file():
             return str(place)
-    if stage == "base" and is_hub_id:
+    if stage == "base" and re.fullmatch(r"[^./~][^/]*/[^/]+", name):  # owner/name
         return name
     raise FileNotFoundError(
         f"no {stage!r} checkpoint for profile {profile.name!r}: no config.json in "
         f"{' or '.join(map(str, dict.fromkeys(places)))}. {hint}"
     )
-
-
-def provenance(profile: Profile) -> dict[str, Any]:
-    """Where the base's weights come from: to be stored beside every number made with them."""
-    file = Path(checkpoint_path(profile, "base")) / PROVENANCE
-    if file.is_file():
-        return json.loads(file.read_text(encoding="utf-8"))
-    return {"source": profile.base_model, "weights": "as published"}
-
-
-def _starts_from(path: str) -> str | None:
-    """The stage whose weights the adapter in a folder is added to; None for a whole model."""
-    file = Path(path) / ADAPTER
-    if not file.is_file():
-        return None
-    with safe_open(file, "pt") as opened:
-        return (opened.metadata() or {}).get("starts_from", "base")
-
-
-def _merged(model: PreTrainedModel, path: str) -> PreTrainedModel:
-    """The model with the adapter of a folder folded into its weights: an ordinary model again."""
-    from peft import PeftModel, get_peft_model_state_dict  # not needed by `tiny`, and slow
-
-    adapted = PeftModel.from_pretrained(model, path)
-    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)  # else asks the hub
-    with safe_open(Path(path) / ADAPTER, "pt") as opened:
-        unused = set(state) ^ set(opened.keys())
-    if unused:
-        raise ValueError(f"the adapter in {path} does not fit: {min(unused)} has no counterpart")
-    return adapted.merge_and_unload().requires_grad_(True).eval()
 
 
 @contextlib.contextmanager
@@ -109,21 +74,6 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-@contextlib.contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """Says what to do where transformers can reach neither a folder nor the hub."""
-    try:
-        yield
-    except OSError as error:
-        if Path(path).is_dir():
-            raise
-        raise FileNotFoundError(
-            f"could not load {path}: it is no folder here, and the hub does not answer or has no "
-            "such model. `make model` fetches SmolLM2 (profile `smol`), also without the hub; "
-            "COURSE_BASE_MODEL names a folder with any other model."
-        ) from error
-
-
 def load_tokenizer(profile: Profile, stage: str = "base") -> PreTrainedTokenizerBase:
     """Tokenizer of a stage, with a pad token and a chat template.
 
@@ -131,12 +81,8 @@ def load_tokenizer(profile: Profile, stage: str = "base") -> PreTrainedTokenizer
     sampling needs it; the collate functions of `utils.chat` pad on the side they state.
     """
     path = checkpoint_path(profile, stage)
-    if _starts_from(path):
-        path = checkpoint_path(profile, "base")  # an adapter changes no token
-    with _reading(path):
-        tokenizer = AutoTokenizer.from_pretrained(
-            path, trust_remote_code=False, padding_side="left"
-        )
+    path = checkpoint_path(profile, "base") if _starts_from(path) else path  # no token is new
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, padding_side="left")
     if tokenizer.chat_template is None:
         tokenizer.chat_template = CHAT_TEMPLATE
     if tokenizer.pad_token is None:
@@ -149,6 +95,27 @@ def load_tokenizer(profile: Profile, stage: str = "base") -> PreTrainedTokenizer
     return tokenizer
 
 
+def _starts_from(path: str) -> str | None:
+    """The stage that the adapter in a folder is added to; None for a whole model."""
+    if not (Path(path) / ADAPTER).is_file():
+        return None
+    with safe_open(Path(path) / ADAPTER, "pt") as opened:
+        return opened.metadata().get("starts_from", "base")
+
+
+def _merged(model: PreTrainedModel, path: str, with_head: bool) -> PreTrainedModel:
+    """The model with the adapter of a folder folded into its weights: an ordinary model again."""
+    from peft import PeftModel, get_peft_model_state_dict  # slow, and only for adapters
+
+    adapted = PeftModel.from_pretrained(model, path)
+    wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    with safe_open(Path(path) / ADAPTER, "pt") as opened:
+        unfit = (wanted | ({HEAD} if with_head else set())) ^ set(opened.keys())
+    if unfit:
+        raise ValueError(f"the adapter in {path} does not fit: {min(unfit)} has no counterpart")
+    return adapted.merge_and_unload().requires_grad_(True).eval()
+
+
 def _load(
     auto: type, profile: Profile, stage: str, may_miss: str = "", **options: Any
 ) -> tuple[PreTrainedModel, bool]:
@@ -158,8 +125,12 @@ def _load(
     weights are missing: transformers would make up random ones.
     """
     path = checkpoint_path(profile, stage)
+    if start := _starts_from(path):
+        model, is_new = _load(auto, profile, start, "score.weight", **options)
+        with_head = stage == "reward_model"
+        return _merged(model, path, with_head), is_new and not with_head
     options |= {"dtype": profile.dtype, "attn_implementation": "sdpa", "use_safetensors": True}
-    with _quiet(), _reading(path):
+    with _quiet():
         model, report = auto.from_pretrained(
             path, output_loading_info=True, trust_remote_code=False, **options
         )
@@ -173,9 +144,6 @@ def _load(
 
 def load_policy(profile: Profile, stage: str = "base") -> PreTrainedModel:
     """Causal language model of a stage on the profile's device and dtype, in eval mode."""
-    path = checkpoint_path(profile, stage)
-    if start := _starts_from(path):
-        return _merged(load_policy(profile, start), path)
     return _load(AutoModelForCausalLM, profile, stage)[0]
 
 
@@ -191,12 +159,6 @@ def load_reward_model(profile: Profile, stage: str = "reward_model") -> PreTrain
     head of zeros: every completion starts with the same reward. The head has no bias: a constant
     cancels in every comparison.
     """
-    path = checkpoint_path(profile, stage)
-    if start := _starts_from(path):
-        model = _merged(load_reward_model(profile, start), path)
-        if stage == "reward_model" and not model.score.weight.any():
-            raise ValueError(f"the adapter in {path} has no head: it is not a reward model's")
-        return model
     head = "" if stage == "reward_model" else "score.weight"
     kind = AutoModelForSequenceClassification
     model, is_new = _load(kind, profile, stage, may_miss=head, num_labels=1)

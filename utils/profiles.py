@@ -31,7 +31,7 @@ class Profile:
     smoke: bool = False  # COURSE_SMOKE=1: tiny sizes, to test the code and not the learning
 
 
-SMOL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SMOL = "runs/models/SmolLM2-135M-Instruct"  # `make model` puts it there
 PROFILES = {
     profile.name: profile
     for profile in (
@@ -58,9 +58,8 @@ def get_profile(name: str | None = None) -> Profile:
             "starts, e.g. COURSE_PROFILE=tiny, or call get_profile('tiny')."
         )
     profile = PROFILES[name]
-    device = os.environ.get("COURSE_DEVICE") or profile.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    device = os.environ.get("COURSE_DEVICE") or profile.device.replace("auto", best)
     seed = os.environ.get("COURSE_SEED") or str(profile.seed)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise RuntimeError(

@@ -1,32 +1,44 @@
-"""Where the answer stands in a completion, and which number it is."""
+"""Where the answer stands in a completion.
+
+| form | the answer is | two answers |
+|---|---|---|
+| `#### 42` (GSM8K) | all that follows the last `####` | the last one counts |
+| `<answer>42</answer>` | the last complete one outside the reasoning | the last one counts |
+| `\\boxed{42}` (MATH) | every complete one | none, if they differ (`score_boxed`) |
+
+The last `####` or `<answer>` counts because a text may correct itself, and guessing twice gains
+nothing: one answer is graded. Two answers in *one* place (`#### 7 or 8`) are none.
+"""
 
 import re
-from decimal import Decimal
 
-MAX_NUMBER_CHARS = 64  # longer numbers are not read: model output is untrusted
+from tasks.rewards.markup import bare, split_unit
+from tasks.rewards.number import normalise_number
 
-# ASCII digits only, bounded: model output is untrusted.
-_HASH_NUMBER = re.compile(r"\s{0,8}\$?(-?[0-9][0-9,]{0,30}(?:\.[0-9]{1,30})?)")
+_BRACES = re.compile(r"\\(?:boxed|fbox)\s{0,4}\{|\\.|[{}]", re.DOTALL)
 
-# Sign and `$` in either order; digits, in groups of three if there are commas; decimals; exponent.
-_NUMBER = re.compile(
-    r"(?P<sign>[-+]?\$?|\$-)"
-    r"(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
-    r"(?P<exponent>[eE][-+]?[0-9]{1,2}(?![0-9]))?"
-)
+
+def after_hashes(text: str) -> str | None:
+    """The stripped text after the last `####`, or None without one.
+
+    >>> after_hashes("17*2=34; 34+8=42 #### 42 or so")
+    '42 or so'
+    """
+    _, found, tail = text.rpartition("####")
+    return tail.strip() if found else None
 
 
 def extract_hash_answer(text: str) -> str | None:
-    """The number after the last `####` (GSM8K's format) without commas and `$`, or None.
+    """The number after the last `####`, as `normalise_number` spells it, or None.
 
-    >>> extract_hash_answer("17*2=34; 34+8=42 #### 42")
-    '42'
-    >>> extract_hash_answer("42") is None
-    True
+    Nothing but the number may stand there, apart from markup and a unit (see `same_answer`): a
+    number that is only the beginning of what follows is no answer.
+
+    >>> [extract_hash_answer(text) for text in ("6*7=42 #### $42.00", "#### 42 or 43", "42")]
+    ['42', None, None]
     """
-    _, found, tail = text.rpartition("####")
-    number = _HASH_NUMBER.match(tail) if found else None
-    return number.group(1).replace(",", "") if number else None
+    tail = after_hashes(text)
+    return None if tail is None else normalise_number(split_unit(bare(tail))[0])
 
 
 def extract_xml_answer(text: str) -> str | None:
@@ -53,50 +65,25 @@ def extract_xml_answer(text: str) -> str | None:
     return outside[start : outside.index("</answer>", start)].strip()
 
 
-def normalise_number(text: str | None) -> str | None:
-    """One spelling for each number, so that equal numbers are equal strings; None if not a number.
+def extract_boxed(text: str) -> list[str]:
+    """The contents of every complete `\\boxed{…}` or `\\fbox{…}`, in order.
 
-    | read as a number                                       | not a number (None)            |
-    |--------------------------------------------------------|--------------------------------|
-    | `042`, `42.0`, `+42` -> `42`; `-0` -> `0`; `.50` -> `0.5` | words, `1/2`, `3 or 4`, `nan` |
-    | `1,002` -> `1002` (groups of three)                    | `1,2`, `10,02`                 |
-    | `$5`, `-$5`, `$-5`, `50%`, `50 %` -> the bare number   | `5 km`, `5 dozen`, `5.`        |
-    | `1e3` -> `1000` (exponent of one or two digits)        | `1e400`, over 64 characters    |
+    Braces may be nested; of boxes within a box, the outer one is returned. An escaped brace
+    (`\\{`) is text. One pass, so linear in the text.
 
-    Units other than `$` and `%` are refused, because `5 dozen` is not 5. Only ASCII digits count.
-
-    >>> [normalise_number(text) for text in ("1,002.50", "-0", "1e3", "٣")]
-    ['1002.5', '0', '1000', None]
+    >>> extract_boxed(r"so \\boxed{\\frac{1}{2}}, that is \\boxed{0.5}, or \\boxed{1")
+    ['\\\\frac{1}{2}', '0.5']
     """
-    text = (text or "").strip()
-    if len(text) > MAX_NUMBER_CHARS:
-        return None
-    match = _NUMBER.fullmatch(text.removesuffix("%").rstrip())
-    if match is None:
-        return None
-    # A Decimal is exact, where 64 digits of a float are not.
-    number = Decimal(match["digits"].replace(",", "") + (match["exponent"] or ""))
-    digits = f"{number:f}"
-    if "." in digits:
-        digits = digits.rstrip("0").rstrip(".")
-    return f"-{digits}" if "-" in match["sign"] and number else digits
-
-
-def same_number(a: str | None, b: str | None) -> bool:
-    """Whether both are numbers (see `normalise_number`) and equal. Never raises.
-
-    >>> same_number("$1,002.00", "1002"), same_number("0.33", "1/3"), same_number("x", "x")
-    (True, False, False)
-    """
-    number = normalise_number(a)
-    return number is not None and number == normalise_number(b)
-
-
-def first_number(text: str) -> str | None:
-    """The first number of a text, as `normalise_number` spells it, or None.
-
-    >>> first_number("about -1,002 km, or 7"), first_number("1, 2"), first_number("none")
-    ('-1002', '1', None)
-    """
-    match = _NUMBER.search(text)
-    return normalise_number(match.group()) if match else None
+    opened: list[int | None] = []  # where a box's content starts; None for another brace
+    found: list[tuple[int, int]] = []
+    for match in _BRACES.finditer(text):
+        token = match.group()
+        if token == "}":
+            start = opened.pop() if opened else None
+            if start is not None:
+                while found and found[-1][0] > start:
+                    found.pop()
+                found.append((start, match.start()))
+        elif token == "{" or (token.endswith("{") and token != r"\{"):
+            opened.append(None if token == "{" else match.end())
+    return [text[start:end].strip() for start, end in found]

@@ -17,12 +17,15 @@ The form that they ask for (`strict_format_reward` to the letter):
 | integer     | 0.5       | the answer is a bare whole number |
 | correctness | 2.0       | the answer equals the gold answer |
 
-They add up to 4.0. Half of it can be had without solving anything.
+They add up to 4.0. Half of it can be had without solving anything. The first four are those of a
+public recipe, as they stand there. Its fifth compares the text of the answers; `correctness` here
+asks for the same value (`same_answer`).
 """
 
 import re
 
-from tasks.rewards.extract import extract_xml_answer, same_number
+from tasks.rewards.extract import extract_xml_answer
+from tasks.rewards.same import same_answer
 
 GSM8K_MAXIMA = {
     "xmlcount": 0.5,
@@ -101,8 +104,9 @@ def integer_reward(completion: str) -> float:
 
 
 def correctness_reward(completion: str, answer: str) -> float:
-    """2.0 if the extracted answer and the gold answer are the same number, else 0.0.
+    """2.0 if the extracted answer is the gold answer (`same_answer`), else 0.0.
 
-    The number counts, not its spelling: `1,002`, `$1002` and `1002.0` are all right for `1002`.
+    The value counts, not its spelling: `1,002`, `$1002`, `**1002.0**` and `1002 apples` are all
+    right for `1002`. Two answers between the tags (`41 or 42`) are none.
     """
-    return 2.0 if same_number(extract_xml_answer(completion), answer) else 0.0
+    return 2.0 if same_answer(extract_xml_answer(completion), answer) else 0.0

@@ -19,12 +19,18 @@ and should go on
 | number       |  3.5 / -1.5 / -2.5 | first number after `<SOLUTION>`: equal / another / none |
 
 The sum goes from -10.0 to 13.0. Where it can be farmed: a near miss earns 2.0, `42.0` earns less
-than `42`, a right answer is paid twice, and `number` looks past the closing tag.
+than `42`, a right answer is paid twice, and `number` (`number_reward_recipe`) looks past the
+closing tag and is content with the beginning of another value: `42/2` or `42 or 43` for 42.
+
+The recipe is kept as it is, because lesson 06 measures it. `number_reward` has the same points and
+reads the whole answer.
 """
 
+import re
 from fractions import Fraction
 
-from tasks.rewards.extract import first_number, normalise_number
+from tasks.rewards.number import NUMBER, normalise_number
+from tasks.rewards.same import same_answer
 
 TAGS = ("<end_working_out>", "<SOLUTION>", "</SOLUTION>")
 REASONING_RANGES = {
@@ -36,12 +42,12 @@ REASONING_RANGES = {
 
 
 def reasoning_rewards(completion: str, answer: str) -> dict[str, float]:
-    """All four rewards by name."""
+    """All four rewards of the recipe by name."""
     return {
         "exact_format": exact_format_reward(completion),
         "tag_count": tag_count_reward(completion),
         "answer": answer_reward(completion, answer),
-        "number": number_reward(completion, answer),
+        "number": number_reward_recipe(completion, answer),
     }
 
 
@@ -95,13 +101,29 @@ def answer_reward(completion: str, answer: str) -> float:
     return 1.5 if off <= abs(gold) / 5 else -2.5
 
 
-def number_reward(completion: str, answer: str) -> float:
-    """3.5 if the first number after the first `<SOLUTION>` equals the gold answer.
+def number_reward_recipe(completion: str, answer: str) -> float:
+    """3.5 if the first number after the first `<SOLUTION>` equals the gold answer: the recipe's.
 
-    Another number: -1.5. No number, or no `<SOLUTION>`: -2.5.
+    Another number: -1.5. No number, or no `<SOLUTION>`: -2.5. Its first number can be a piece of
+    something else (`1/2` begins with 1) and stand behind the closing tag. `number_reward` has
+    neither hole.
     """
     _, _, rest = completion.partition("<SOLUTION>")
-    number = first_number(rest)
+    found = NUMBER.search(rest.replace("\u2212", "-"))
+    number = normalise_number(found.group()) if found else None
     if number is None:
         return -2.5
     return 3.5 if number == normalise_number(answer) else -1.5
+
+
+def number_reward(completion: str, answer: str) -> float:
+    """3.5 if what stands between `<SOLUTION>` and `</SOLUTION>` is the gold answer.
+
+    Another answer with a digit in it: -1.5. No digit, or no `<SOLUTION>`: -2.5. The closing tag
+    may be missing. All solutions of a completion must agree: two different answers are none.
+    """
+    _, *solutions = completion.split("<SOLUTION>", 5)
+    said = [solution.partition("</SOLUTION>")[0] for solution in solutions]
+    if not re.search("[0-9]", "".join(said)):
+        return -2.5
+    return 3.5 if all(same_answer(text, answer) for text in said) else -1.5

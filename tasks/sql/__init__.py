@@ -11,6 +11,7 @@ from tasks.sql.task import (
     make_examples,
     parse_row,
     score,
+    unscorable_because,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "make_examples",
     "parse_row",
     "score",
+    "unscorable_because",
 ]

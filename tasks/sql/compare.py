@@ -8,27 +8,32 @@ Queries run in `tasks.sql.sandbox`, where they can do no harm, on a few small da
 - Row order counts where the reference ("gold") query's outermost SELECT has ORDER BY and the
   database has no ties in it. A database in which the gold answer depends on the order in which
   rows are stored (LIMIT across a tie) is not used, unless all are so (LIMIT without ORDER BY).
-- A gold answer that is empty, NULL or 0 in every database proves nothing: only the gold query's
-  own text (up to spaces and case of words) then matches.
+- A gold answer that is empty, NULL or 0 in every database, or the same in all, proves nothing
+  (`is_telling`): only the gold query's own text (up to spaces and case of words) then matches.
 """
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tasks.sql.fill import Facts, fill, read_queries
+from tasks.sql.facts import Facts, joint
+from tasks.sql.fill import fill
+from tasks.sql.read import read_query
+from tasks.sql.rows import same_rows
 from tasks.sql.sandbox import MAX_ROWS, Answer, QueryFailed, Rows, admit, build, run
-from tasks.sql.text import ContextError, Schema, Token, normal_form, parse_schema
+from tasks.sql.text import ContextError, Schema, Token, names_in, normal_form, parse_schema, phrases
+from tasks.sql.wishes import Wishes
 
 __all__ = [
     "Answer",
     "ContextError",
     "UnsupportedGoldError",
     "execution_match",
+    "is_telling",
     "is_valid_sql",
     "run_query",
+    "same_rows",
 ]
 
 DATABASES = 6  # to compare on
@@ -55,7 +60,14 @@ class Reference:
 
     schema: Schema
     tokens: list[Token]
+    facts: Facts
     databases: list[Database]
+
+    @property
+    def telling(self) -> bool:
+        """Whether the answers hold anything, and are not the same in every database."""
+        answers = {database.rows for database in self.databases}
+        return len(answers) > 1 and any(cell for rows in answers for row in rows for cell in row)
 
 
 def execution_match(context: str, predicted_sql: str, gold_sql: str) -> bool:
@@ -77,14 +89,22 @@ def execution_match(context: str, predicted_sql: str, gold_sql: str) -> bool:
         sql, tokens = admit(predicted_sql, gold.schema)
         if normal_form(tokens) == normal_form(gold.tokens):
             return True
-        if not any(cell for database in gold.databases for row in database.rows for cell in row):
+        if not gold.telling:
             return False
         return all(
             _answers_alike(sql, gold.schema, database)
-            for database in itertools.chain(gold.databases, _extra_databases(gold, tokens))
+            for database in itertools.chain(gold.databases, _extra_databases(gold, sql, tokens))
         )
     except QueryFailed:
         return False
+
+
+def is_telling(context: str, gold_sql: str) -> bool:
+    """Whether some database tells the gold query from one that returns nothing or a constant.
+
+    Raises as `execution_match` does.
+    """
+    return _reference(context, gold_sql).telling
 
 
 def is_valid_sql(context: str, sql: str) -> bool:
@@ -106,31 +126,6 @@ def run_query(context: str, sql: str, gold_sql: str | None = None, database: int
         return run(image, reference.schema, admitted, MAX_ROWS)
     except QueryFailed as failed:
         return Answer(failure=failed.kind, message=str(failed))
-
-
-def _sort_key(row: tuple) -> list[tuple]:
-    """Order rows of mixed types: NULL, numbers, text, blobs."""
-    ranks = {int: 1, float: 1, str: 2, bytes: 3}
-    return [(0, 0) if cell is None else (ranks[type(cell)], cell) for cell in row]
-
-
-def _same_cell(a: object, b: object) -> bool:
-    """Equality of two values; floats may differ by 1e-9 of their size."""
-    if a == b:
-        return True
-    numbers = isinstance(a, int | float) and isinstance(b, int | float)
-    return numbers and float in (type(a), type(b)) and math.isclose(a, b, rel_tol=1e-9)
-
-
-def same_rows(first: Rows, second: Rows, ordered: bool) -> bool:
-    """Whether two answers hold the same rows, in the same order or as multisets."""
-    if len(first) != len(second):
-        return False
-    if not ordered:
-        first, second = sorted(first, key=_sort_key), sorted(second, key=_sort_key)
-    return all(
-        len(a) == len(b) and all(map(_same_cell, a, b)) for a, b in zip(first, second, strict=True)
-    )
 
 
 def _answers_alike(sql: str, schema: Schema, database: Database) -> bool:
@@ -159,14 +154,19 @@ def _break_ties(tokens: list[Token], columns: int, direction: str) -> str:
     return " ".join(texts)
 
 
-def _database(schema: Schema, facts: Facts, tokens: list[Token], seed: str, style: int) -> Database:
+def _database(
+    schema: Schema, wishes: Wishes, tokens: list[Token], seed: str, style: int
+) -> Database:
     """A filled database with the gold answer. Raises QueryFailed.
 
     Ties in ORDER BY show when they are broken in two ways; what else depends on the order in which
     rows are stored (LIMIT without ORDER BY, columns outside GROUP BY) when that is reversed.
     """
-    tables = fill(schema, facts, seed, style)
+    tables = fill(schema, wishes, seed, style)
     image = build(schema, tables)
+    if wishes.facts.steady:
+        rows = run(image, schema, " ".join(token.text for token in tokens), MAX_ROWS).rows
+        return Database(image, rows, ordered=False, stable=True)
     back = build(schema, {table: rows[::-1] for table, rows in tables.items()})
     answer = run(image, schema, " ".join(token.text for token in tokens), MAX_ROWS)
     directions = ("ASC", "DESC") if _order(tokens) else ("",)
@@ -181,12 +181,12 @@ def _database(schema: Schema, facts: Facts, tokens: list[Token], seed: str, styl
 
 
 def _databases(
-    schema: Schema, facts: Facts, tokens: list[Token], seed: str, tries: int
+    schema: Schema, wishes: Wishes, tokens: list[Token], seed: str, tries: int
 ) -> Iterator[Database]:
     """Databases of several styles, without those where the gold answer is too large."""
     for style in range(tries):
         try:
-            database = _database(schema, facts, tokens, seed, style)
+            database = _database(schema, wishes, tokens, seed, style)
         except QueryFailed as failed:
             if failed.kind != "limit":
                 raise
@@ -200,9 +200,10 @@ def _reference(context: str, gold_sql: str) -> Reference:
     schema = parse_schema(context)
     try:
         sql, tokens = admit(gold_sql, schema)
-        facts = read_queries([tokens], schema)
+        facts = read_query(sql, tokens, schema)
+        wishes = Wishes(schema, facts, seed=sql)
         found: list[Database] = []
-        for database in _databases(schema, facts, tokens, seed=sql, tries=MAX_TRIES):
+        for database in _databases(schema, wishes, tokens, seed=sql, tries=MAX_TRIES):
             found.append(database)
             stable = [each for each in found if each.stable]
             ordered = sum(each.ordered for each in stable)
@@ -216,24 +217,29 @@ def _reference(context: str, gold_sql: str) -> Reference:
             f"runs in SQLite on {context!r}; correct the query or leave the example out"
         ) from None
     best = sorted(stable or found, key=lambda database: not database.ordered)
-    return Reference(schema, tokens, best[:DATABASES])
+    return Reference(schema, tokens, facts, best[:DATABASES])
 
 
 @lru_cache(maxsize=1024)
 def _plain(context: str) -> Reference:
     """Schema and one database filled with no query in mind."""
     schema = parse_schema(context)
-    image = build(schema, fill(schema, Facts(), seed=context, style=0))
-    return Reference(schema, [], [Database(image, (), ordered=False, stable=True)])
+    image = build(
+        schema, fill(schema, Wishes(schema, Facts(), seed=context), seed=context, style=0)
+    )
+    return Reference(schema, [], Facts(), [Database(image, (), ordered=False, stable=True)])
 
 
-def _extra_databases(gold: Reference, tokens: list[Token]) -> Iterator[Database]:
+def _extra_databases(gold: Reference, sql: str, tokens: list[Token]) -> Iterator[Database]:
     """Stable databases with the prediction's literals too, if it has any that gold lacks.
 
     Asked for last: few wrong predictions get so far, and these databases are not kept.
     """
-    known = read_queries([gold.tokens], gold.schema)
-    both = read_queries([tokens, gold.tokens], gold.schema)
-    if both.literals() != known.literals() or both.limit > known.limit:
-        found = _databases(gold.schema, both, gold.tokens, seed="extra", tries=DATABASES)
+    names = names_in(gold.schema)
+    if phrases(tokens, names) <= phrases(gold.tokens, names):
+        return
+    own = read_query(sql, tokens, gold.schema)
+    if not own.asked() <= gold.facts.asked() or own.limit > gold.facts.limit:
+        wishes = Wishes(gold.schema, joint(gold.facts, own), seed=sql)
+        found = _databases(gold.schema, wishes, gold.tokens, seed="extra", tries=DATABASES)
         yield from (database for database in found if database.stable)

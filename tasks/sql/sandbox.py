@@ -27,14 +27,21 @@ LIMITS = {
     sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 200,
     sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER: 0,
 }
-# Deterministic, and not much longer output than input (no printf, zeroblob, hex).
+# Deterministic, cheap, and not much longer output than input (no printf, zeroblob, hex). What a
+# build of SQLite lacks is an error there.
 FUNCTIONS = frozenset(
-    """abs avg coalesce count date datetime dense_rank glob group_concat ifnull iif instr julianday
-    lag lead length like lower ltrim max min ntile nullif rank replace round row_number rtrim
-    strftime substr substring sum time total trim typeof upper""".split()
+    """abs acos asin atan atan2 avg ceil ceiling char coalesce concat concat_ws cos count cume_dist
+    date datetime degrees dense_rank exp first_value floor glob group_concat if ifnull iif instr
+    julianday lag last_value lead length like ln log log10 log2 lower ltrim max min mod nth_value
+    ntile nullif octet_length percent_rank pi pow power radians rank replace round row_number rtrim
+    sign sin sqrt strftime string_agg substr substring sum tan time timediff total trim trunc typeof
+    unicode unixepoch upper""".split()
 )
+# The present: no argument, a format alone, or 'now'.
 CLOCK = re.compile(
-    r"\b(?:date|datetime|julianday|strftime|time)\s*+\(\s*+(?:\)|[^)]*'now')", re.IGNORECASE
+    r"\b(?:date|datetime|julianday|strftime|time|timediff|unixepoch)\s*+"
+    r"\(\s*+(?:\)|[^)]*'now')|\bstrftime\s*+\(\s*+'[^']*+'\s*+\)",
+    re.IGNORECASE,
 )
 EXHAUSTED = (sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_NOMEM)
 

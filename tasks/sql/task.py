@@ -7,15 +7,18 @@ rows of b-mc2/sql-create-context (`load_real`).
 
 import itertools
 import random
+import re
 
 from tasks.source import load_rows, local_file
 from tasks.sql.annotators import annotate
-from tasks.sql.compare import execution_match
+from tasks.sql.compare import execution_match, is_telling
 from tasks.sql.questions import SqlExample, sample_example
 from utils.profiles import Profile
 
 SPLITS = ("pretrain", "train", "validation", "test", "seen_names")
 HUB_TEST_ROWS = 2000
+SQL_TAG = re.compile(r"\s*(?:[a-z]{0,12}sql|sqlite3?|postgres|mariadb)\b", re.IGNORECASE)
+OTHER_TAG = re.compile(r"(?!select\b|with\b)[a-z0-9+#-]{1,20}(?=[ \t]*\r?\n)", re.IGNORECASE)
 MAX_NEW_TOKENS = 48  # the longest gold query of the generator is shorter
 
 
@@ -42,11 +45,18 @@ def score(example: SqlExample, completion: str) -> float:
 
 
 def extract_sql(completion: str) -> str:
-    """The query in a completion: inside a code fence if there is one, else all of it."""
-    _, fence, rest = completion.partition("```")
-    if fence:
-        completion = rest.partition("```")[0].removeprefix("sql")
-    return completion.strip().rstrip(";").strip()
+    """The query in a completion: inside a code fence if there is one, else all of it.
+
+    Of several fences the last is the answer, but those tagged as SQL go before others (a table of
+    results). A fence may be left open.
+    """
+    fences = [fence for fence in completion.split("```")[1::2] if fence.strip()]
+    tagged = [fence for fence in fences if SQL_TAG.match(fence)]
+    if fences:
+        completion = (tagged or fences)[-1]
+        tag = SQL_TAG.match(completion) or OTHER_TAG.match(completion)
+        completion = completion[tag.end() if tag else 0 :]
+    return completion.strip().rstrip("; \n")
 
 
 def demonstrations(
@@ -69,8 +79,8 @@ def load(split: str, n: int, profile: Profile) -> list[SqlExample]:
     """`n` examples of "train" or "test" for a profile.
 
     Generated ones on `tiny`: demonstrations with the annotators' mistakes to train on, correct
-    ones to test on (the same for every seed). With `profile.use_hub`, real ones: those whose gold
-    query cannot be run are left out, and fewer than `n` come back if the data set is small.
+    ones to test on (the same for every seed). With `profile.use_hub`, real ones: those that are not
+    scorable are left out, and fewer than `n` come back if the data set is small.
     """
     if not profile.use_hub:
         if split == "train":
@@ -80,11 +90,26 @@ def load(split: str, n: int, profile: Profile) -> list[SqlExample]:
 
 
 def is_scorable(example: SqlExample) -> bool:
-    """Whether answers can be compared with the example's own: its query runs on its schema."""
+    """Whether answers can be compared with the example's own.
+
+    Its query must run on its schema, and some database must tell it from a query that returns
+    nothing or a constant.
+    """
+    return unscorable_because(example) == ""
+
+
+def unscorable_because(example: SqlExample) -> str:
+    """Why no answer can be compared with the example's own; empty if it can.
+
+    >>> unscorable_because(SqlExample("CREATE TABLE t (n INTEGER)", "", "SELECT m FROM t"))
+    'cannot be run'
+    >>> unscorable_because(SqlExample("CREATE TABLE t (n INTEGER)", "", "SELECT n FROM t WHERE 0"))
+    'proves nothing'
+    """
     try:
-        return execution_match(example.context, example.answer, example.answer)
+        return "" if is_telling(example.context, example.answer) else "proves nothing"
     except ValueError:
-        return False
+        return "cannot be run"
 
 
 def load_real(split: str, n: int | None = None) -> list[SqlExample]:

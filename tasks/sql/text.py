@@ -34,6 +34,7 @@ OPERAND_DUE = frozenset(
     """select distinct all where and or not by on having like glob between is in from join as
     case when then else limit offset , ( = < > <= >= != + - / % ||""".split()
 )
+CLAUSES = frozenset("select from where on and or having order limit when then else".split())
 OPERAND_START = frozenset("all case distinct exists not null select values".split())
 CREATE_TABLE = re.compile(
     r'create (temp |temporary )?table (if not exists )?"(?:[^"]|"")*+" \(', re.IGNORECASE
@@ -86,6 +87,35 @@ def name_of(token: Token) -> str:
     if token.kind == "quoted":
         return unquote(token.text).lower()
     return token.key if token.kind == "word" else ""
+
+
+def phrases(tokens: list[Token], names: set[str]) -> set[tuple[str, ...]]:
+    """Names of the schema and functions in a query, and each literal with the name next to it.
+
+    A query all of whose phrases another has asks for nothing that the other does not. A quick look
+    only: nothing is parsed.
+    """
+    found: set[tuple[str, ...]] = set()
+    names_at = [name if (name := name_of(token)) in names else "" for token in tokens]
+    for i, token in enumerate(tokens):
+        called = tokens[i + 1 : i + 2] and tokens[i + 1].key == "("
+        if names_at[i] or (called and token.kind == "word" and token.key not in RESERVED):
+            found.add((token.key if called else names_at[i],))
+        elif token.kind in ("number", "text", "quoted"):
+            text = token.text if token.kind == "number" else unquote(token.text)
+            found.add((_next_to(i, tokens, names_at), text))
+    return found
+
+
+def _next_to(i: int, tokens: list[Token], names_at: list[str]) -> str:
+    """The name that is compared with the literal at a place: before it, or else behind it."""
+    for places in (range(i - 1, -1, -1), range(i + 1, len(tokens))):
+        for place in places:
+            if names_at[place]:
+                return names_at[place]
+            if tokens[place].key in CLAUSES:
+                break
+    return ""
 
 
 def unquote(text: str) -> str:

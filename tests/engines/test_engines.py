@@ -67,7 +67,7 @@ def gap(engine, rollout, temperature=1.0):
 
 
 def test_importing_the_engines_leaves_the_patched_packages_alone():
-    code = "import sys; import engines; from utils import profiles; engines.check_machine('tiny');"
+    code = "import sys; import engines; engines.check_machine('tiny');"
     code += "print([m for m in ('trl', 'transformers', 'peft', 'unsloth') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -89,6 +89,12 @@ def gpu_machine(monkeypatch):
     imported = []
     monkeypatch.setattr(machine.importlib, "import_module", imported.append)
     return SimpleNamespace(properties=properties, imported=imported)
+
+
+def test_smol_runs_on_whatever_machine_there_is(monkeypatch):
+    monkeypatch.delenv("COURSE_DEVICE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    engines.check_machine("smol")
 
 
 def test_a_fitting_machine_passes_and_only_the_4b_profile_imports_unsloth(gpu_machine):

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, DynamicCache, Qwen2Config, Qwen3Config, Qwen3ForCausalLM
 
 from engines import sizes
-from utils import lora
+from relatives import lora
 from utils.logprobs import gather_logprobs
 
 TINY_BASE = Path(__file__).resolve().parents[2] / "assets/tiny/base"
@@ -79,7 +79,7 @@ def test_other_architectures_are_refused(config):
 
 
 @pytest.mark.parametrize("targets", [sizes.ALL_LINEAR, ATTENTION, ("down_proj",)])
-def test_lora_parameters_are_those_that_peft_and_utils_lora_train(targets, make_model):
+def test_lora_parameters_are_those_that_peft_and_relatives_lora_train(targets, make_model):
     make = {"vocab_size": SMALL.vocab, "hidden": 48, "layers": 3, "num_attention_heads": 6}
     ours, theirs = (make_model(**make, intermediate_size=112) for _ in range(2))
     shape = sizes.ModelShape.from_config(ours.config)

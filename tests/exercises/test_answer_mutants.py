@@ -9,58 +9,20 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import pytest
-import test_lesson00
-import test_lesson01
-import test_lesson02
-import test_lesson03_gae
-import test_lesson03_policy
-import test_lesson04
-import test_lesson05
-import test_lesson06
 import torch
-import torch.nn.functional as F
+from submissions import SCOPE, lookup
 
-from exercises import (
-    check,
-    lesson00,
-    lesson01,
-    lesson02,
-    lesson03_gae,
-    lesson03_policy,
-    lesson04,
-    lesson05_advantages,
-    lesson05_loss,
-    lesson06,
-)
-from exercises.judge import Case, ragged_mask, verdict
-from utils import advantages, kl, logprobs, losses
-from utils.losses import dpo, group, policy, preference, supervised
+from exercises import check
+from exercises.calls import Case, ragged_mask
+from exercises.judge import verdict
+from utils import losses
 
-LEAST_RATE = 0.9
+LEAST_RATE = 0.97
 DRAWS = 25  # random inputs on which a mutant that was accepted is compared with the right answer
-
-SFT = """
-def answer(logits, labels):
-    logits, labels = logits[:, :-1], labels[:, 1:]
-    mask = labels != -100
-    logprobs = torch.log_softmax(logits, -1)
-    token_logprobs = logprobs.gather(2, labels.clamp(min=0).unsqueeze(2)).squeeze(2)
-    return -(token_logprobs * mask).sum() / mask.sum()
-"""
-LORA = """
-def answer(x, weight, lora_a, lora_b, alpha):
-    rank = lora_a.shape[0]
-    update = x @ lora_a.T @ lora_b.T
-    return x @ weight.T + alpha / rank * update
-"""
-WEIGHTS = f"""
-def answer(logprobs, sampler_logprobs, mask, limit):
-    return {test_lesson06.RIGHT}
-"""
+NAMES = [name for name in check.__all__ if name != "Quiz"]
 
 
 # Random inputs, drawn apart from those of the checkers: shapes, lengths and constants vary
@@ -72,7 +34,7 @@ def draw(generator: torch.Generator, low: int, high: int) -> int:
 
 def draw_mask(generator, rows=None):
     rows = rows or draw(generator, 1, 4)
-    return ragged_mask([draw(generator, 1, 6) for _ in range(rows)]).float()
+    return ragged_mask([draw(generator, 1, 6) for _ in range(rows)])
 
 
 def normal(generator, *shape, scale=1.0):
@@ -154,7 +116,7 @@ def advantage_inputs(generator):
 def grpo_inputs(generator):
     new, old, _, mask, clip_eps = policy_inputs(generator)
     ref = old + normal(generator, *mask.shape, scale=0.5)
-    return new, old, ref, normal(generator, len(mask)), mask, clip_eps, share(generator)
+    return new, old, normal(generator, len(mask)), mask, ref, share(generator), clip_eps
 
 
 def weight_inputs(generator):
@@ -163,121 +125,28 @@ def weight_inputs(generator):
     return ours, theirs, mask, 1 + 3 * share(generator)
 
 
-@dataclass(frozen=True)
-class Exercise:
-    """A checker, answers as sources, the answer key, inputs, and the names that tests try."""
-
-    run: Callable
-    lesson: object  # the module that holds the checker
-    answers: tuple[str, ...]
-    key: tuple[object, str] | None  # module and name of a function
-    inputs: Callable
-    tried: tuple[str, ...]  # starts of the messages that hand-written mistakes get in the tests
-
-
-def names(mistakes) -> tuple[str, ...]:
-    return tuple(mistake[-1] for mistake in mistakes)
-
-
-def of(exercise: str) -> tuple[str, ...]:
-    return names(m for m in test_lesson00.MISTAKES if m[0] == exercise)
-
-
-EXERCISES = {
-    "k3": Exercise(check.k3, lesson00, (test_lesson00.K3,), (kl, "k3"), k3_inputs, of("k3")),
-    "reinforce_gradient": Exercise(
-        check.reinforce_gradient,
-        lesson00,
-        (test_lesson00.REINFORCE,),
-        None,
-        reinforce_inputs,
-        of("reinforce"),
-    ),
-    "sft_loss": Exercise(
-        check.sft_loss,
-        lesson01,
-        (SFT,),
-        (supervised, "sft_loss"),
-        sft_inputs,
-        names(test_lesson01.SFT_MISTAKES),
-    ),
-    "lora_forward": Exercise(
-        check.lora_forward, lesson01, (LORA,), None, lora_inputs, tuple(test_lesson01.LORA_MISTAKES)
-    ),
-    "bradley_terry_loss": Exercise(
-        check.bradley_terry_loss,
-        lesson02,
-        (test_lesson02.ANSWER,),
-        (preference, "bradley_terry_loss"),
-        bradley_terry_inputs,
-        names(test_lesson02.MISTAKES),
-    ),
-    "gae": Exercise(
-        check.gae,
-        lesson03_gae,
-        (test_lesson03_gae.ANSWER, test_lesson03_gae.MASKED_LATE, test_lesson03_gae.RETURNS),
-        (advantages, "gae"),
-        gae_inputs,
-        names(test_lesson03_gae.MISTAKES),
-    ),
-    "clipped_policy_loss": Exercise(
-        check.clipped_policy_loss,
-        lesson03_policy,
-        (test_lesson03_policy.ANSWER,),
-        (policy, "clipped_policy_loss"),
-        policy_inputs,
-        names(test_lesson03_policy.MISTAKES),
-    ),
-    "dpo_loss": Exercise(
-        check.dpo_loss,
-        lesson04,
-        (test_lesson04.ANSWER,),
-        (dpo, "dpo_loss"),
-        dpo_inputs,
-        names(test_lesson04.MISTAKES),
-    ),
-    "group_advantages": Exercise(
-        check.group_advantages,
-        lesson05_advantages,
-        (test_lesson05.ADVANTAGES, test_lesson05.REPEATED, test_lesson05.SLOW),
-        (advantages, "group_advantages"),
-        advantage_inputs,
-        names(test_lesson05.ADVANTAGE_MISTAKES),
-    ),
-    "grpo_loss": Exercise(
-        check.grpo_loss,
-        lesson05_loss,
-        (test_lesson05.LOSS,),
-        (group, "grpo_loss"),
-        grpo_inputs,
-        names(test_lesson05.LOSS_MISTAKES),
-    ),
-    "importance_weights": Exercise(
-        check.importance_weights,
-        lesson06,
-        (WEIGHTS,),
-        (logprobs, "importance_weights"),
-        weight_inputs,
-        names(test_lesson06.MISTAKES),
-    ),
+INPUTS = {
+    "bradley_terry_loss": bradley_terry_inputs,
+    "clipped_policy_loss": policy_inputs,
+    "dpo_loss": dpo_inputs,
+    "gae": gae_inputs,
+    "group_advantages": advantage_inputs,
+    "grpo_loss": grpo_inputs,
+    "importance_weights": weight_inputs,
+    "k3": k3_inputs,
+    "leave_one_out": advantage_inputs,
+    "lora_forward": lora_inputs,
+    "reinforce_gradient": reinforce_inputs,
+    "sft_loss": sft_inputs,
 }
 
 
-def judged(name: str, fn: Callable | None = None) -> tuple[Callable, dict]:
-    """What the checker hands to `judge` for a function: the function, perhaps wrapped, the rest."""
-    seen = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EXERCISES[name].lesson, "judge", lambda fn, **rest: seen.append((fn, rest)))
-        EXERCISES[name].run(fn)
-    return seen[0]
-
-
-def accepts(name: str, fn: Callable, cases: list[Case] | None = None) -> bool:
-    """Whether the checker, or the checker with other cases, takes a function for right."""
-    wrapped, rest = judged(name, fn)
+def checker(name: str, cases: list[Case] | None = None) -> Callable[[Callable], bool]:
+    """Whether the check, or the check with other cases, takes a function for right."""
+    exercise = getattr(check, name)
     # Mistakes only choose the words of a rejection.
-    rest = rest | {"mistakes": [], "messages": {}} | ({"cases": cases} if cases else {})
-    return verdict(wrapped, **rest).startswith("Correct")
+    plain = replace(exercise, mistakes="", known={}, cases=cases or exercise.cases)
+    return lambda fn: verdict(fn, plain).startswith("Correct")
 
 
 # The rules
@@ -380,71 +249,88 @@ def expressions(function: ast.FunctionDef) -> Iterator[ast.AST]:
             waiting += ast.iter_child_nodes(node)
 
 
-def answer_of(source: str) -> Callable:
-    """The function of a learner's source."""
-    scope = {"torch": torch, "F": F}
-    exec(source, scope)
-    return scope["answer"]
+@dataclass(frozen=True)
+class Answer:
+    """The source of a right answer, the names it uses, and what the checker is to call."""
+
+    source: str
+    scope: dict
+    name: str = "answer"
+    called: Callable = staticmethod(lambda fn: fn)
+
+    def build(self, source: str) -> Callable:
+        scope = dict(self.scope)
+        exec(source, scope)
+        return self.called(scope[self.name])
 
 
-def key_of(name: str, source: str) -> Callable:
-    """An answer that calls the source's function where the checker calls the answer key."""
-    module, function = EXERCISES[name].key
-    scope = dict(vars(module))
-    exec(source, scope)
-    if not hasattr(losses, function):
-        return scope[function]
-    reference = judged(name)[1]["reference"]
-
-    def answer(*arguments):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(losses, function, scope[function])
-            return reference(*arguments)
-
-    return answer
+def of_function(fn: Callable, called: Callable = lambda fn: fn) -> Answer:
+    source = textwrap.dedent(inspect.getsource(fn))
+    return Answer(source, inspect.unwrap(fn).__globals__, fn.__name__, called)
 
 
-def sources(name: str) -> list[tuple[str, Callable]]:
-    """The right answers to an exercise, each with what makes a function of its source."""
-    exercise = EXERCISES[name]
-    found = [(source, answer_of) for source in exercise.answers]
-    if exercise.key:
-        module, function = exercise.key
-        found.append((inspect.getsource(getattr(module, function)), partial(key_of, name)))
+def through_the_key(name: str) -> Callable:
+    """What makes an answer of a mutant of `losses.NAME`, where the reference only calls it."""
+
+    def called(fn: Callable) -> Callable:
+        def answer(*arguments):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(losses, name, fn)
+                return getattr(check, name).reference(*arguments)
+
+        return answer
+
+    return called
+
+
+def answers(name: str) -> list[Answer]:
+    """The exercise's own answer, submissions in other styles, and the answer key in `utils`."""
+    exercise = getattr(check, name)
+    found = [of_function(exercise.answer)]
+    for fn in lookup("RIGHT", name)[:3]:
+        found.append(of_function(fn) if callable(fn) else Answer(fn, SCOPE))
+    if exercise.reference.__module__.startswith("utils"):
+        found.append(of_function(exercise.reference))
+    elif hasattr(losses, name):
+        found.append(of_function(getattr(losses, name), through_the_key(name)))
     return found
 
 
 def random_cases(name: str) -> list[Case]:
     generator = torch.Generator().manual_seed(1)
-    return [Case(EXERCISES[name].inputs(generator), "random inputs") for _ in range(DRAWS)]
+    return [Case(INPUTS[name](generator), "random inputs") for _ in range(DRAWS)]
 
 
 def survey(name: str, cases: list[Case] | None = None) -> tuple[int, list[str]]:
     """How many mutants the checker rejects, and those that it accepts though they do otherwise."""
-    rejected, missed, draws = 0, [], random_cases(name)
-    for right, build in sources(name):
-        for change, source in mutants(right):
-            fn = build(source)
-            if not accepts(name, fn, cases):
+    rejected, missed, seen = 0, [], set()
+    accepts, accepts_on_draws = checker(name, cases), checker(name, random_cases(name))
+    for answer in answers(name):
+        for change, source in mutants(answer.source):
+            if source in seen:
+                continue
+            seen.add(source)
+            fn = answer.build(source)
+            if not accepts(fn):
                 rejected += 1
-            elif not accepts(name, fn, draws):
+            elif not accepts_on_draws(fn):
                 missed.append(change)
     return rejected, missed
 
 
 def test_every_exercise_is_here():
-    assert set(EXERCISES) == set(check.__all__) - {"Quiz"}
+    assert sorted(INPUTS) == NAMES
 
 
-@pytest.mark.parametrize("name", EXERCISES)
+@pytest.mark.parametrize("name", NAMES)
 def test_right_answers_are_accepted(name):
-    for source, build in sources(name):
-        assert accepts(name, build(source))
-        assert accepts(name, build(source), random_cases(name))
+    for answer in answers(name):
+        assert checker(name)(answer.build(answer.source))
+        assert checker(name, random_cases(name))(answer.build(answer.source))
 
 
 @pytest.mark.filterwarnings("ignore:Casting complex")
-@pytest.mark.parametrize("name", EXERCISES)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_checker_rejects_mutants(name):
     rejected, missed = survey(name)
     assert rejected >= 20
@@ -471,19 +357,3 @@ def test_the_rules():
         "b.detach() -> b",
     } <= set(found)
     assert found["b.detach() -> b"] == "def answer(a, b):\n    return torch.min(a * 2, b)"
-
-
-# The names
-
-
-@pytest.mark.parametrize("name", EXERCISES)
-def test_every_mistake_is_tried_by_hand_and_named(name):
-    _, rest = judged(name)
-    named = set()
-    for keys, wrong in rest["mistakes"]:
-        if len(keys) == 1:
-            message = rest["messages"][keys[0]]
-            assert message.startswith(EXERCISES[name].tried), message
-            if verdict(wrong, **rest).startswith(f"Not yet. {message} On "):
-                named.add(keys[0])
-    assert named == set(rest["messages"])

@@ -16,6 +16,7 @@ from transformers import Qwen2Config
 
 from tools import small_profile
 
+pytestmark = [pytest.mark.notebooks, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES_BEFORE = {
@@ -88,7 +89,6 @@ def execute(monkeypatch):
     return run
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("notebook", "profile", "made"),
     CASES,
@@ -107,7 +107,6 @@ def test_notebook_runs_under(notebook, profile, made, request, execute, sample_d
     assert saved or notebook.stem in TRAINS_NOTHING
 
 
-@pytest.mark.slow
 def test_lesson_06_runs_under_qwen3_4b_with_its_own_data(random_qwen3, execute, tmp_path):
     """The profile's data, template and sizes; on a CPU transformers stands in for Unsloth."""
     rows = {

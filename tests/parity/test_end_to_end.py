@@ -26,11 +26,12 @@ from trl import (
 )
 from trl.trainer import grpo_trainer
 
+from relatives.grpo import grpo_variant_loss
 from tasks import sql
 from utils import chat
 from utils.advantages import group_advantages
 from utils.logprobs import completion_logprobs, label_logits, masked_sum
-from utils.losses import bradley_terry_loss, dpo_loss, grpo_loss, sft_loss
+from utils.losses import bradley_terry_loss, dpo_loss, sft_loss
 from utils.models import load_reward_model
 from utils.profiles import get_profile
 from utils.values import completion_rewards
@@ -280,7 +281,7 @@ def test_grpo(policy, tokenizer, pairs, tmp_path, monkeypatch, loss_type, scale)
             model, prompt_ids[prompts], prompt_mask[prompts], completion_ids[answers], mask
         )
         tokens_of_rollout = state["inputs"][-1].sum().item()
-        return grpo_loss(
+        return grpo_variant_loss(
             logprobs,
             state["old"][answers],
             state["advantages"][answers],

@@ -10,10 +10,16 @@ import pytest
 import torch
 from policy_table import BEFORE, CLOSE, COMPLETIONS, MASK, STATES, Problem, kl_of_states
 
-from utils.advantages import STD_EPS, group_advantages, reinforce_pp_advantages, rloo_advantages
-from utils.kl import sequential_kl
+from relatives.advantages import reinforce_pp_advantages, rloo_advantages
+from relatives.dpo import sequential_kl
+from relatives.grpo import grpo_variant_loss
+from utils.advantages import STD_EPS, group_advantages
 from utils.logprobs import entropy, masked_sum
-from utils.losses import clipped_policy_loss, clipped_value_loss, grpo_loss
+from utils.losses import (
+    clipped_policy_loss,
+    clipped_value_loss,
+    grpo_loss,
+)
 
 torch.set_num_threads(1)
 COUNT = len(COMPLETIONS)
@@ -112,37 +118,39 @@ def test_the_weight_is_largest_for_prompts_nearly_always_or_never_solved():
     assert rare == pytest.approx(sure) and rare > 1.1 * even
 
 
-def expected_grpo_gradient(problem, **options):
-    """E over all pairs of completions of the gradient of grpo_loss on fresh samples."""
+def expected_grpo_gradient(problem, loss_fn=grpo_variant_loss, **options):
+    """E over all pairs of completions of the gradient of the loss on fresh samples."""
     groups = groups_of(2)
     advantages = rloo_advantages(problem.scores[groups].flatten(), 2).view(-1, 2)
     total = 0.0
     for rows, pair in zip(groups, advantages, strict=True):
         logprobs = problem.logprobs[rows]
-        loss, _ = grpo_loss(
+        loss, _ = loss_fn(
             logprobs,
             logprobs,
             pair,
             MASK[rows],
             problem.ref_logprobs[rows],
-            max_completion_length=1,
             **options,
         )
         total = total + problem.weight[rows].prod() * loss
     return problem.gradient(total)
 
 
-@pytest.mark.truth("grpo_loss", "enumeration", "gradient")
+@pytest.mark.truth("grpo_variant_loss", "enumeration", "gradient")
 @pytest.mark.parametrize(("level", "beta"), [("token", 0.0), ("sequence", 0.0), ("token", 0.3)])
 def test_grpo_summed_over_tokens_descends_the_exact_gradient(level, beta):
     # dr_grpo with a constant divisor. The ratio of a whole completion moves 1 / T as far with each
     # of its T tokens, and stands T times in the sum.
     problem = Problem(0)
-    got = expected_grpo_gradient(problem, loss_type="dr_grpo", importance_level=level, beta=beta)
+    got = expected_grpo_gradient(
+        problem, loss_type="dr_grpo", importance_level=level, beta=beta, max_completion_length=1
+    )
     forward = problem.gradient(kl_of_states(problem, "forward"))
     torch.testing.assert_close(got, beta * forward - problem.exact_gradient(0.0), **CLOSE)
 
 
+@pytest.mark.truth("grpo_variant_loss", "enumeration", "gradient")
 @pytest.mark.truth("grpo_loss", "enumeration", "gradient")
 @pytest.mark.parametrize("level", ["token", "sequence"])
 def test_grpo_averaged_over_a_completions_tokens_prefers_short_right_and_long_wrong(level):
@@ -153,6 +161,7 @@ def test_grpo_averaged_over_a_completions_tokens_prefers_short_right_and_long_wr
     lengths = MASK.sum(1)
     biased = problem.gradient((problem.probability * centred / lengths).sum())
     torch.testing.assert_close(got, -biased, **CLOSE)
+    torch.testing.assert_close(expected_grpo_gradient(problem, grpo_loss), -biased, **CLOSE)
     exact = problem.exact_gradient(0.0)
     assert torch.cosine_similarity(biased.flatten(), exact.flatten(), 0) < 0.99
 

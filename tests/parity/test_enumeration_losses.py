@@ -7,11 +7,12 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from relatives.dpo import dpo_variant_loss
+from utils.forward import shared_prompt
 from utils.logprobs import (
     completion_logits,
     completion_logprobs,
     gather_logprobs,
-    shared_prompt,
     token_logprobs,
 )
 from utils.losses import bradley_terry_loss, dpo_loss, sft_loss
@@ -172,11 +173,13 @@ def expected_dpo(logits, ref, often, beta, **options):
     total = 0.0
     for p, (w, lo) in zip(often, PAIRS.tolist(), strict=True):
         numbers = policy[w], policy[lo], ref[w], ref[lo]
-        total = total + p * dpo_loss(*(x[None] for x in numbers), beta=beta, **options)[0]
+        loss_fn = dpo_variant_loss if options else dpo_loss
+        total = total + p * loss_fn(*(x[None] for x in numbers), beta=beta, **options)[0]
     return total
 
 
 @pytest.mark.truth("dpo_loss", "enumeration", "gradient")
+@pytest.mark.truth("dpo_variant_loss", "enumeration", "gradient")
 @pytest.mark.parametrize(
     ("options", "flipped"),
     [({}, 0.0), ({"loss_type": "robust", "label_smoothing": 0.2}, 0.2)],
@@ -201,11 +204,11 @@ def test_dpo_is_least_at_the_policy_that_the_rewards_ask_for(beta, options, flip
     assert (down * (rewards - rewards.mean())).sum() < -1e-3 * beta
 
 
-@pytest.mark.truth("dpo_loss", "enumeration", "gradient")
+@pytest.mark.truth("dpo_variant_loss", "enumeration", "gradient")
 def test_smoothing_is_least_where_the_labels_are_half_believed():
     # Certain labels, smoothed by e: the margin of each pair stops at log((1 - e) / e) / beta.
     e, beta, zero = 0.1, 0.5, torch.zeros(1, dtype=torch.float64)
     margin = torch.tensor([math.log((1 - e) / e) / beta], dtype=torch.float64, requires_grad=True)
-    loss, _ = dpo_loss(margin, zero, zero, zero, beta, label_smoothing=e)
+    loss, _ = dpo_variant_loss(margin, zero, zero, zero, beta, label_smoothing=e)
     assert torch.autograd.grad(loss, margin)[0].abs().item() < 1e-15
     assert loss.item() == pytest.approx(-(1 - e) * math.log(1 - e) - e * math.log(e))

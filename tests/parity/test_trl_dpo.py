@@ -14,8 +14,9 @@ from trl import DPOTrainer, KTOTrainer
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 
+from relatives.dpo import dpo_variant_loss, kto_loss, orpo_loss, simpo_loss
 from utils.logprobs import align, masked_sum, token_logprobs
-from utils.losses import dpo_loss, kto_loss, orpo_loss, simpo_loss
+from utils.losses import dpo_loss
 
 torch.set_num_threads(1)
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -91,7 +92,7 @@ METRICS = {
 
 def ours(inputs, logits, ref, loss_type, beta, label_smoothing=0.0):
     policy, lengths = sums(inputs, logits)
-    return dpo_loss(
+    return dpo_variant_loss(
         *policy.chunk(2),
         *ref.chunk(2),
         beta,
@@ -109,7 +110,7 @@ def assert_same(loss, expected, *leaves):
     assert all(x.abs().max() > 1e-4 for x in right)
 
 
-@pytest.mark.truth("dpo_loss", "trl", "gradient")
+@pytest.mark.truth("dpo_variant_loss", "trl", "gradient")
 @pytest.mark.parametrize("beta", [0.1, 0.5])
 @pytest.mark.parametrize(
     ("loss_type", "label_smoothing"),
@@ -126,6 +127,18 @@ def test_dpo(seed, loss_type, label_smoothing, beta):
 
 
 @pytest.mark.truth("dpo_loss", "trl", "gradient")
+@pytest.mark.parametrize("beta", [0.1, 0.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_plain_dpo(seed, beta):
+    inputs, logits, ref = make_batch(seed)
+    expected, trl_metrics = trl_dpo(inputs, logits, ref, "sigmoid", beta, 0.0)
+    loss, metrics = dpo_loss(*sums(inputs, logits)[0].chunk(2), *ref.chunk(2), beta)
+    assert_same(loss, expected, logits)
+    for name, key in METRICS.items():
+        assert metrics[name] == pytest.approx(trl_metrics[key], abs=1e-5), name
+
+
+@pytest.mark.truth("dpo_variant_loss", "trl", "gradient")
 @pytest.mark.parametrize("loss_type", ["sigmoid", "robust", "hinge"])
 def test_dpo_with_large_margins(loss_type):
     batch = make_batch(0, spread=60.0)
@@ -135,7 +148,7 @@ def test_dpo_with_large_margins(loss_type):
     assert_same(ours(*batch, loss_type, 1.0, smoothing)[0], expected, batch[1])
 
 
-@pytest.mark.truth("dpo_loss", "trl", "gradient")
+@pytest.mark.truth("dpo_variant_loss", "trl", "gradient")
 def test_sigmoid_with_label_smoothing():
     # TRL's DPO reads label_smoothing with `robust`, `exo_pair` and `aot` only: its `sigmoid` has
     # none, but that of its CPO is conservative DPO where it gets the log-ratios.

@@ -11,7 +11,9 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from utils.advantages import group_advantages, reinforce_pp_advantages, rloo_advantages
+from relatives.advantages import reinforce_pp_advantages, rloo_advantages
+from relatives.grpo import grpo_variant_loss
+from utils.advantages import group_advantages
 from utils.kl import k2
 from utils.logprobs import masked_mean
 from utils.losses import grpo_loss
@@ -160,7 +162,7 @@ def trl_loss(grpo, monkeypatch):
     return run
 
 
-def make_batch(seed, rows=slice(None)):
+def make_batch(seed, rows=slice(None), mask=MASK):
     generator = torch.Generator().manual_seed(seed)
     steps, old, ref = torch.randn((3, *MASK.shape), generator=generator)
     old = old - 3
@@ -169,18 +171,49 @@ def make_batch(seed, rows=slice(None)):
         "old_logprobs": old,
         "ref_logprobs": old + 0.5 * ref,
         "advantages": torch.randn(len(MASK), generator=generator),
-        "mask": MASK,
+        "mask": mask,
     }
     return {name: x[rows] for name, x in batch.items()}
 
 
-def our_loss(batch, **options):
+def our_loss(batch, loss_fn=grpo_variant_loss, **options):
     logprobs = batch["logprobs"].clone().requires_grad_()
-    loss, metrics = grpo_loss(**{**batch, "logprobs": logprobs}, **options)
+    loss, metrics = loss_fn(**{**batch, "logprobs": logprobs}, **options)
     return loss.detach(), torch.autograd.grad(loss, logprobs)[0], metrics
 
 
 @pytest.mark.truth("grpo_loss", "trl", "gradient")
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("clip_eps", [0.05, 0.2])
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_the_plain_loss(trl_loss, beta, clip_eps, seed):
+    batch = make_batch(seed)
+    loss, grad, logged = trl_loss(batch, "grpo", "token", beta, clip_eps, clip_eps)
+    our, our_grad, metrics = our_loss(batch, grpo_loss, beta=beta, clip_eps=clip_eps)
+    torch.testing.assert_close(our, loss, **CLOSE)
+    torch.testing.assert_close(our_grad, grad, **CLOSE)
+    assert metrics["clip_fraction"] == pytest.approx(logged["clip_ratio/region_mean"], abs=1e-6)
+
+
+@pytest.mark.truth("grpo_variant_loss", "trl", "gradient")
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dapo", "dr_grpo"])
+def test_completions_masked_out_count_as_in_trl(trl_loss, loss_type, level, beta):
+    # mask_truncated_completions sets the mask of what was cut off to 0.
+    batch = make_batch(6, mask=MASK * (torch.tensor(LENGTHS) < MAX_LENGTH).long()[:, None])
+    assert not batch["mask"].any(1).all()
+    loss, grad, _ = trl_loss(batch, loss_type, level, beta)
+    options = {"beta": beta, "loss_type": loss_type, "importance_level": level}
+    our, our_grad, _ = our_loss(batch, **options, max_completion_length=MAX_LENGTH)
+    torch.testing.assert_close(our, loss, **CLOSE)
+    torch.testing.assert_close(our_grad, grad, **CLOSE)
+    if (loss_type, level) == ("grpo", "token"):
+        plain, plain_grad, _ = our_loss(batch, grpo_loss, beta=beta)
+        torch.testing.assert_close((plain, plain_grad), (our, our_grad), atol=0, rtol=0)
+
+
+@pytest.mark.truth("grpo_variant_loss", "trl", "gradient")
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("low", "high"), [(0.2, None), (0.2, 0.28), (0.05, 0.5)])
 @pytest.mark.parametrize("beta", [0.0, 0.1])
@@ -223,7 +256,7 @@ def test_the_clip_fraction_counts_tokens_where_trl_counts_sequences(trl_loss):
     assert metrics["clip_fraction"] == pytest.approx(tokens.item())
 
 
-@pytest.mark.truth("grpo_loss", "trl", "gradient")
+@pytest.mark.truth("grpo_variant_loss", "trl", "gradient")
 @pytest.mark.parametrize("level", ["token", "sequence"])
 def test_old_logprobs_that_trl_leaves_out_are_the_current_ones(trl_loss, level):
     batch = make_batch(3)
@@ -260,7 +293,7 @@ def test_which_gives_it_the_gradient_of_k2(trl_loss, grpo, monkeypatch, seed):
     torch.testing.assert_close(expected, grad, **CLOSE)
 
 
-@pytest.mark.truth("grpo_loss", "trl", "gradient")
+@pytest.mark.truth("grpo_variant_loss", "trl", "gradient")
 @pytest.mark.parametrize("accumulation, per_generation", [(2, 2), (1, 2), (2, 4)])
 def test_dapo_divides_by_the_tokens_of_a_whole_step(
     trl_loss, grpo, monkeypatch, accumulation, per_generation

@@ -9,7 +9,8 @@ from trl.experimental.gkd import GKDTrainer
 from trl.experimental.ppo import ppo_trainer
 from trl.trainer.utils import entropy_from_logits, selective_log_softmax
 
-from utils import chat, kl
+from relatives import dpo
+from utils import chat
 from utils import logprobs as lp
 
 torch.set_num_threads(1)
@@ -118,7 +119,7 @@ def test_the_forward_kl_is_that_of_trls_distillation(seed):
             for i in range(len(MASK))
         ]
     )
-    assert_same(kl.sequential_kl(ref, logits, MASK), theirs, logits)
+    assert_same(dpo.sequential_kl(ref, logits, MASK), theirs, logits)
 
 
 @pytest.mark.truth("completion_logprobs", "trl", "gradient")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from relatives import lora
 from scripts import fetch_model
 from utils import models, profiles
 
@@ -17,7 +18,7 @@ from utils import models, profiles
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """An empty repository in which neither the hub nor a package can be reached."""
-    for module in ("scripts.fetch_model", "utils.models"):
+    for module in ("scripts.fetch_model", "utils.models"):  # the profile's folder is in it
         monkeypatch.setattr(f"{module}.repo_root", lambda: tmp_path)
     for name in ("COURSE_BASE_MODEL", "COURSE_DEVICE"):
         monkeypatch.delenv(name, raising=False)
@@ -80,8 +81,8 @@ def test_the_hub_comes_first_and_once(root, hub, random_llama, capsys):
     profile = profiles.get_profile("smol")
     folder = fetched(root)
     assert models.checkpoint_path(profile, "base") == str(folder)
-    assert models.provenance(profile)["weights"] == "as published"
-    assert models.provenance(profile)["revision"] == "abc"
+    assert lora.provenance(profile)["weights"] == "as published"
+    assert lora.provenance(profile)["revision"] == "abc"
     tokenizer, policy = models.load_tokenizer(profile), models.load_policy(profile)
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
     assert policy.config.pad_token_id == tokenizer.pad_token_id
@@ -152,7 +153,7 @@ def test_converted_weights_are_the_dequantised_ones_in_16_bits(
     assert config["eos_token_id"] == tokenizer.eos_token_id == 2
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
     assert models.load_policy(profile).dtype == torch.float32
-    said = models.provenance(profile)
+    said = lora.provenance(profile)
     assert "4-bit weights dequantised" in said["weights"]
     assert said["sha256 of the GGUF"] == fetch_model.sha256(gguf_file)
     assert (fetched(root) / "model.safetensors").stat().st_mode & 0o044 == 0o044

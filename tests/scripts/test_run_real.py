@@ -5,6 +5,7 @@ import json
 import nbformat
 import pytest
 
+from relatives import lora
 from scripts import run_real, run_seeds, run_sweep
 from tools import fingerprint
 from utils import models
@@ -15,7 +16,8 @@ CELLS = {
 import os
 import torch
 from engines.resume import load_run, save_run
-from utils import lora, models, profiles
+from relatives import lora
+from utils import models, profiles
 profile = profiles.get_profile()
 profiles.seed_everything(profile.seed)
 REAL = ["sft", "after SFT"]
@@ -56,7 +58,7 @@ def lesson(tmp_path, monkeypatch, random_llama, tokenizer):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     base = models.save_checkpoint(random_llama, tokenizer, tmp_path / "llama")
     said = {"source": "made up", "weights": "random", "versions": {}, "date": "today"}
-    (base / models.PROVENANCE).write_text(json.dumps(said))
+    (base / lora.PROVENANCE).write_text(json.dumps(said))
     for name, value in {
         "COURSE_BASE_MODEL": str(base),
         "COURSE_DEVICE": "cpu",
@@ -89,7 +91,7 @@ def test_every_stage_is_stored_with_what_made_it(lesson, capsys):
     assert document["runs"][0]["summary"] != document["runs"][1]["summary"]
     (made,) = document["made_by"].values()
     assert made["weights"] == {"source": "made up", "weights": "random"}
-    assert "utils.lora" in made["modules"]
+    assert "relatives.lora" in made["modules"]
     assert (lesson / "runs/seed_3/smol/sft/adapter_config.json").is_file()
     assert "05, seed 3, sft: begins (last time 0 min)" in capsys.readouterr().out
 
@@ -150,10 +152,10 @@ def test_missing_weights_make_no_run_stale_but_code_does(lesson, monkeypatch):
     file.write_text(json.dumps(document))
     monkeypatch.setattr(fingerprint, "modules_behind", lambda _: {})
     assert fingerprint.stale(file) == {}
-    monkeypatch.setattr(fingerprint, "modules_behind", lambda _: {"utils.lora": "changed"})
+    monkeypatch.setattr(fingerprint, "modules_behind", lambda _: {"relatives.lora": "changed"})
     assert fingerprint.stale(file) == {
-        "seed 0, sft": ["modules utils.lora"],
-        "seed 0, after SFT": ["modules utils.lora"],
+        "seed 0, sft": ["modules relatives.lora"],
+        "seed 0, after SFT": ["modules relatives.lora"],
     }
 
 

@@ -6,9 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
 
 from scripts import setup_env
 
@@ -77,17 +80,48 @@ def find_with(monkeypatch: pytest.MonkeyPatch, found: dict) -> str:
 
 
 def test_python_too_old_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = probes(((3, 9, 1), "/usr/bin/python3", True), None, ((3, 13, 0), "/opt/py", True))
+    found = probes(((3, 9, 1), "/usr/bin/python3", True), None, ((3, 14, 0), "/opt/py", True))
     with pytest.raises(setup_env.Trouble) as trouble:
         find_with(monkeypatch, found)
     text = str(trouble.value)
-    assert "needs Python 3.11 or 3.12" in text
-    assert "3.9.1 (/usr/bin/python3)" in text and "3.13.0 (/opt/py)" in text
+    assert "needs Python 3.11, 3.12 or 3.13" in text
+    assert "3.9.1 (/usr/bin/python3)" in text and "3.14.0 (/opt/py)" in text
 
 
-def test_a_supported_python_further_down_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = probes(((3, 9, 1), "/old", True), ((3, 11, 2), "/no-venv", False), GOOD)
+@pytest.mark.parametrize("first", [(3, 10, 9), (3, 14, 0)])
+def test_a_supported_python_further_down_is_found(
+    first: tuple, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    found = probes((first, "/first", True), ((3, 11, 2), "/no-venv", False), GOOD)
     assert find_with(monkeypatch, found) == "/usr/bin/python3.12"
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"Python {'.'.join(map(str, first))} (/first) is not one of Python 3.11, 3.12" in said
+
+
+@pytest.mark.parametrize("minor", [11, 12, 13])
+def test_a_supported_python_is_taken_without_a_word(
+    minor: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    found = probes(((3, minor, 0), "/first", True), GOOD)
+    assert find_with(monkeypatch, found) == "/first"
+    assert capsys.readouterr().out == ""
+
+
+def test_every_place_names_the_same_pythons() -> None:
+    """The set-up, the package, CI's matrix and the texts that name them."""
+    supported = sorted(setup_env.SUPPORTED)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    allowed = SpecifierSet(project["requires-python"])
+    minors = [(3, minor) for minor in range(6, 30) if f"3.{minor}.5" in allowed]
+    assert minors == supported
+    ci = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    names = [".".join(map(str, version)) for version in supported]
+    assert ci["jobs"]["test"]["strategy"]["matrix"]["python"] == names
+    assert setup_env.VERSIONS == f"Python {', '.join(names[:-1])} or {names[-1]}"
+    for file in ("Makefile", ".ci/run"):
+        assert setup_env.VERSIONS in (ROOT / file).read_text(), file
+    detected = (ROOT / "Makefile").read_text().split("PYTHON ?=")[1].splitlines()[0]
+    assert all(f"command -v python{name} " in detected for name in names)
 
 
 def test_python_without_venv_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +269,7 @@ def test_help_lists_every_target(clone: Path) -> None:
     shown = set(re.findall(r"^  ([\w-]+) ", make("help", clone).stdout, re.MULTILINE))
     phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
     assert shown == set(phony.split())
-    assert {"lab", "test", "run", "execute", "lock", "badges", "clean"} <= shown
+    assert {"lab", "check", "test", "run", "execute", "lock", "badges", "clean"} <= shown
 
 
 def test_make_with_nothing_but_an_old_python_says_what_is_missing(clone: Path) -> None:

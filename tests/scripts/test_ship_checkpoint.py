@@ -6,8 +6,9 @@ import shutil
 import pytest
 import torch
 
+from relatives import lora
 from scripts import ship_checkpoint
-from utils import lora, models, profiles
+from utils import models, profiles
 
 RESULTS = {
     "date": "2026-11-28",
@@ -26,7 +27,7 @@ def root(tmp_path, monkeypatch, random_llama, tokenizer):
     monkeypatch.setattr(ship_checkpoint, "ROOT", tmp_path)
     base = models.save_checkpoint(random_llama, tokenizer, tmp_path / "llama")
     said = {"source": "a package", "weights": "4-bit weights dequantised"}
-    (base / models.PROVENANCE).write_text(json.dumps(said))
+    (base / lora.PROVENANCE).write_text(json.dumps(said))
     monkeypatch.setenv("COURSE_BASE_MODEL", str(base))
     monkeypatch.setenv("COURSE_DEVICE", "cpu")
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "runs/seed_0"))

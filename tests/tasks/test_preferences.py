@@ -81,6 +81,38 @@ def test_one_pair_in_every_format(name):
     assert from_rows([FORMATS[name]]) == ([Pair("Ask", "Good", "Bad")], {})
 
 
+def gpt(text):
+    return {"from": "gpt", "value": text}
+
+
+def padded(row, *keys):
+    """The row as a table holds it: with every key, None where there is no value."""
+    return dict.fromkeys(keys) | row
+
+
+COLUMNS = "question system history prompt conversations chosen rejected score_chosen".split()
+COLUMNS += ["response_chosen", "response_rejected", "score_rejected"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_key_without_a_value_is_no_key(name):
+    row = {
+        key: [padded(m, "role", "content", "from", "value") for m in value]
+        if isinstance(value, list)
+        else value
+        for key, value in FORMATS[name].items()
+    }
+    assert parse_row(padded(row, *COLUMNS)) == ("Ask", "Good", "Bad")
+
+
+@pytest.mark.parametrize("keys", [("chosen", "rejected"), ("response_chosen", "response_rejected")])
+def test_a_side_without_a_value_is_an_empty_side(keys):
+    """Both pairs of keys are there; the one that holds something is meant."""
+    row = padded({"prompt": "Ask", keys[0]: "Good"}, *COLUMNS)
+    assert parse_row(row) == ("Ask", "Good", "")
+    assert parse_row(padded({"prompt": "Ask", keys[1]: "Bad"}, *COLUMNS)) == ("Ask", "", "Bad")
+
+
 def test_several_turns_keep_their_roles_and_the_last_answer_is_the_side():
     expected = "User: One\n\nAssistant: Two\n\nUser: Three"
     turns = [user("One"), assistant("Two"), user("Three")]
@@ -111,9 +143,103 @@ def test_a_system_text_comes_before_the_prompt():
     assert parse_row(row)[0] == "Be kind.\n\nAsk"
 
 
+SHORT = {"role": "system", "content": "Be short."}
+ONE_ASKED = {
+    "prompt": {"prompt": "Ask", **ASKED},
+    "a list as prompt": {"prompt": [user("Ask")], **ASKED},
+    "conversations": {
+        "conversations": [human("Ask")],
+        "chosen": gpt("Good"),
+        "rejected": gpt("Bad"),
+    },
+    "messages": {
+        "chosen": [user("Ask"), assistant("Good")],
+        "rejected": [user("Ask"), assistant("Bad")],
+    },
+    "transcripts": FORMATS["transcripts"],
+    "prompt and transcripts": {"prompt": "Ask", **FORMATS["transcripts"]},
+}
+
+
+@pytest.mark.parametrize("name", ONE_ASKED)
+def test_the_system_text_of_a_row_is_kept_beside_every_kind_of_prompt(name):
+    row = {"system": "Be short.", **ONE_ASKED[name]}
+    assert parse_row(row) == ("Be short.\n\nAsk", "Good", "Bad")
+    for nothing in (None, "", " \n"):
+        assert parse_row(row | {"system": nothing})[0] == "Ask"
+
+
+def test_a_system_text_that_a_row_has_several_times_is_there_once():
+    sides = {side: [SHORT, user("Ask"), assistant(side)] for side in ("chosen", "rejected")}
+    bare = {side: turns[1:] for side, turns in sides.items()}
+    for row in (
+        sides,
+        {**sides, "prompt": "Ask"},
+        {**sides, "system": "Be short. "},
+        {**sides, "system": "Be short.", "prompt": [SHORT, user("Ask")]},
+        {**bare, "prompt": [SHORT, user("Ask")]},
+    ):
+        found = parse_row(row)
+        assert (found[0].split(), found[1:]) == (["Be", "short.", "Ask"], ("chosen", "rejected"))
+
+
+def test_the_system_text_opens_a_prompt_of_several_turns():
+    row = {"system": "Be short.", "history": [["One", "Two"]], "prompt": "Three", **ASKED}
+    assert parse_row(row)[0] == "System: Be short.\n\nUser: One\n\nAssistant: Two\n\nUser: Three"
+
+
+@pytest.mark.parametrize("end", ["\n\nAssistant:", "\n\nAssistant: \n"])
+@pytest.mark.parametrize("start", ["\n\n", "", "\n"])
+def test_a_transcript_as_prompt_loses_its_speakers(start, end):
+    one = {"prompt": f"{start}Human: Why?{end}", "chosen": " Good", "rejected": " Bad"}
+    assert parse_row(one) == ("Why?", " Good", " Bad")
+    several = f"{start}Human: One\n\nAssistant: Two\n\nHuman: Three\n\nwith a paragraph"
+    expected = "User: One\n\nAssistant: Two\n\nUser: Three\n\nwith a paragraph"
+    assert parse_row({"prompt": several, **ASKED})[0] == expected
+    assert parse_row({"prompt": several + end, **ASKED})[0] == expected
+    sides = {side: f"{several}\n\nAssistant: {side}" for side in ASKED}
+    assert parse_row(sides) == (expected, "chosen", "rejected")
+    assert parse_row({**sides, "prompt": several + end}) == (expected, "chosen", "rejected")
+
+
+def test_a_transcript_on_one_line():
+    """The form of a reformatted sql-create-context."""
+    row = {"prompt": "Human: Is an Assistant: here? Assistant:", **ASKED}
+    assert parse_row(row)[0] == "Is an Assistant: here?"
+    plain = "Human: is this the right word?"
+    assert parse_row({"prompt": plain, **ASKED})[0] == plain
+
+
+def test_the_begun_answer_of_a_transcript_stays():
+    row = {"prompt": "\n\nHuman: One\n\nAssistant: Sure:", **ASKED}
+    assert parse_row(row)[0] == "User: One\n\nAssistant: Sure:"
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [(10, 9), ("10", "9"), ("10", 9.5), (9.5, "-10"), ("1e1", "9"), (0, "-1"), (" 10 ", "9")],
+)
+def test_scores_are_compared_as_numbers(better, worse):
+    row = {"prompt": "Ask", **ASKED}
+    right = row | {"score_chosen": better, "score_rejected": worse}
+    assert parse_row(right) == ("Ask", "Good", "Bad")
+    with pytest.raises(ValueError, match="score_chosen is below score_rejected"):
+        parse_row(row | {"score_chosen": worse, "score_rejected": better})
+    for missing in (None, "", float("nan"), "nan"):
+        assert parse_row(right | {"score_chosen": missing}) == ("Ask", "Good", "Bad")
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
+        (
+            {"prompt": [SHORT, user("Ask")], "system": "Be long.", **ASKED},
+            "the row has two different system texts",
+        ),
+        (
+            {"prompt": "Ask", **ASKED, "score_chosen": "9", "score_rejected": "10"},
+            "score_chosen is below score_rejected",
+        ),
         (
             {"prompt": "Ask", "chosen": "Same", "rejected": " Same\n"},
             "chosen and rejected are equal",
@@ -186,6 +312,12 @@ def test_a_pair_that_is_labelled_both_ways_is_left_out():
         ({"response_chosen": "x", "response_rejected": "y", **ASKED}, "not both"),
         ({"prompt": "Ask", "chosen": 5, "rejected": "Bad"}, "row 2: expected a text or a list"),
         ({"prompt": "Ask", "chosen": ["Good"], "rejected": "Bad"}, "list of chat messages"),
+        ({"prompt": "Ask", **ASKED, "score_chosen": "good"}, "score_chosen must be a number.*good"),
+        ({"prompt": "Ask", **ASKED, "score_rejected": [1]}, "score_rejected must be a number"),
+        ({"prompt": "Ask", **ASKED, "history": ["ab"]}, "row 2: expected pairs of texts.*'ab'"),
+        ({"prompt": "Ask", **ASKED, "history": [["a", None]]}, "pairs of texts.*'a', None"),
+        ({"prompt": "Ask", **ASKED, "history": [["a"]]}, "pairs of texts"),
+        ({"prompt": "Ask", **ASKED, "system": 5}, "row 2: expected a text or a list"),
     ],
 )
 def test_another_format_is_named_with_its_row(row, message):
@@ -445,3 +577,5 @@ def test_the_sql_sample_has_no_rejected_sides(data_dir, split, rows):
         preferences.load(split, None, tiny, name="sql_create_context")
     pairs, _ = preferences.load(split, None, tiny, name="sql_create_context", allow_empty=True)
     assert len(pairs) == rows and {pair.rejected for pair in pairs} == {""}
+    for pair in pairs:
+        assert pair.prompt.startswith("context= ") and "Assistant:" not in pair.prompt

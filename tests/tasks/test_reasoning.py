@@ -121,7 +121,8 @@ def test_open_math_rows_are_filtered(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("solution", "right"), [("42", True), (" 42.0 ", True), ("43", False), ("six", False)]
+    ("solution", "right"),
+    [("42", True), (" 42.0 ", True), ("43", False), ("six", False), ("42/2", False)],
 )
 def test_right_is_the_same_number(solution, right):
     assert reasoning.is_right(Problem("?", "42"), solution) == right

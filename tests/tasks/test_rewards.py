@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks import math, rewards
-from tasks.rewards import extract_hash_answer, extract_xml_answer, normalise_number, same_number
+from tasks.rewards import (
+    extract_boxed,
+    extract_hash_answer,
+    extract_xml_answer,
+    normalise_number,
+    same_number,
+)
 
 MILLION = 1_000_000
 GOOD = "<reasoning>\n17 + 25\n= 42\n</reasoning>\n<answer>\n42\n</answer>"
@@ -46,7 +52,7 @@ HOSTILE = [
         ("17*2=34 #### 34", "34"),
         ("#### 1,002", "1002"),
         ("####-7", "-7"),
-        ("#### $12.50 a day", "12.50"),
+        ("#### $12.50 a day", "12.5"),
         ("first #### 3 then #### 4", "4"),
         ("first #### 3 then ####", None),
         ("no marker 5", None),
@@ -54,6 +60,10 @@ HOSTILE = [
         ("####\n\n  8", "8"),
         ("#### seven", None),
         ("#### ٣", None),  # not an ASCII digit
+        ("#### **8**.", "8"),
+        ("#### 8/3", None),
+        ("#### 8 or 9", None),
+        ("#### 8\nNow the next problem.", None),
     ],
 )
 def test_extract_hash_answer(text, answer):
@@ -62,7 +72,28 @@ def test_extract_hash_answer(text, answer):
 
 def test_extraction_is_linear_in_hostile_text():
     assert extract_hash_answer("#### " * 200_000 + "9") == "9"
-    assert extract_hash_answer("####" + "9" * MILLION).isdigit()
+    assert extract_hash_answer("####" + "9" * MILLION) is None
+    assert extract_boxed(r"\boxed{" * (MILLION // 7)) == []
+    assert extract_boxed(r"\boxed{" * 100_000 + "9" + "}" * 100_000)[0].count("9") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "boxes"),
+    [
+        (r"so \boxed{42}.", ["42"]),
+        (r"\boxed{\frac{1}{\sqrt{2}}}", [r"\frac{1}{\sqrt{2}}"]),
+        (r"\boxed {42} and \fbox{43}", ["42", "43"]),
+        (r"\boxed{\{1, 2\}}", [r"\{1, 2\}"]),
+        (r"\boxed{a \} b}", [r"a \} b"]),
+        (r"\boxed{\boxed{7}}", [r"\boxed{7}"]),
+        (r"\boxed{1 then \boxed{2}", ["2"]),
+        (r"}}} \boxed{3}", ["3"]),
+        (r"\boxed{}", [""]),
+        (r"\boxed 7, \boxedx{8}, boxed{9}, \boxed{10", []),
+    ],
+)
+def test_extract_boxed(text, boxes):
+    assert extract_boxed(text) == boxes
 
 
 @pytest.mark.parametrize(
@@ -151,7 +182,9 @@ def test_extract_xml_answer(text, answer):
         (".٣", None),
         ("1e٣", None),
         ("1,٠٠٠", None),
-        ("−5", None),  # U+2212, not a hyphen
+        ("−5", "-5"),  # U+2212, the minus sign of typeset text
+        ("$−5", "-5"),
+        ("–5", None),  # U+2013, a dash
         ("4\x002", None),
         ("__import__('os')", None),
     ],
@@ -170,25 +203,6 @@ def test_same_number():
     # A float cannot tell these apart.
     assert not same_number("10000000000000000", "10000000000000001")
     assert not same_number("0.3", "0.30000000000000001")
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("about -1,002 km, or 7", "-1002"),
-        ("$-5", "-5"),
-        ("x = 5-3", "5"),
-        ("1, 2", "1"),
-        ("1,2345", "1"),
-        ("a.\nb 2.50.", "2.5"),
-        ("none", None),
-        ("٣ then 4", "4"),
-        ("3." + "1" * 100, None),  # not 3
-        ("9" * MILLION, None),
-    ],
-)
-def test_first_number(text, number):
-    assert rewards.first_number(text) == number
 
 
 # GSM8K: xmlcount, soft format, strict format, integer, correctness
@@ -211,7 +225,9 @@ def test_first_number(text, number):
         (GOOD.replace("\n42\n<", "\n 42.0 \n<"), (0.5, 0.5, 0.5, 0.0, 2.0)),
         (GOOD.replace("\n42\n<", "\n$42\n<"), (0.5, 0.5, 0.5, 0.0, 2.0)),
         (GOOD.replace("\n42\n<", "\n042\n<"), (0.5, 0.5, 0.5, 0.5, 2.0)),
-        (GOOD.replace("\n42\n<", "\n42 apples\n<"), (0.5, 0.5, 0.5, 0.0, 0.0)),
+        (GOOD.replace("\n42\n<", "\n42 apples\n<"), (0.5, 0.5, 0.5, 0.0, 2.0)),
+        (GOOD.replace("\n42\n<", "\n42 dozen\n<"), (0.5, 0.5, 0.5, 0.0, 0.0)),
+        (GOOD.replace("\n42\n<", "\n42 or 43\n<"), (0.5, 0.5, 0.5, 0.0, 0.0)),
         (GOOD.replace("\n42\n<", "\n-42\n<"), (0.5, 0.5, 0.5, 0.5, 0.0)),
         (GOOD.replace("\n42\n<", "\n42²\n<"), (0.5, 0.5, 0.5, 0.0, 0.0)),
         (GOOD.replace("\n42\n<", "\n४२\n<"), (0.5, 0.5, 0.5, 0.0, 0.0)),
@@ -280,6 +296,20 @@ def test_word_problem_scores():
     assert math.score(example, " 1+1=2 #### 2") == 1.0
     assert math.score(example, " 1+1=2 #### 3") == 0.0
     assert math.score(example, " 2") == 0.0
+    assert math.score(example, "#### 3, no: #### 2") == 1.0  # a correction: the last one counts
+    assert math.score(example, "#### 2, or #### 3") == 0.0
+    assert math.score(example, "#### 2\n#### 2 or 3") == 0.0
+    assert math.score(example, "#### ") == math.score(example, "####") == 0.0
+
+
+def test_boxed_scores():
+    example = math.MathExample("q", (), r"\frac{1}{2}")
+    assert math.score_boxed(example, r"so $\boxed{\dfrac12}$.") == 1.0
+    assert math.score_boxed(example, r"\boxed{0.5}, that is \boxed{\frac{2}{4}}") == 1.0
+    assert math.score_boxed(example, r"\boxed{0.5} or \boxed{0.6}") == 0.0
+    assert math.score_boxed(example, r"\boxed{0.6}, no: \boxed{0.5}") == 0.0
+    assert math.score_boxed(example, "0.5") == math.score_boxed(example, r"\boxed{}") == 0.0
+    assert math.score_boxed(example, r"\boxed{0.5}" * 9) == 0.0  # nobody answers nine times
 
 
 def test_gsm8k_gold_answers_are_right(data_dir):
@@ -371,9 +401,57 @@ def test_answer_reward_on_other_gold_answers(guess, gold, points):
     assert rewards.answer_reward(SOLVED.replace(">42", f">{guess}"), gold) == points
 
 
-def test_number_reward_needs_a_gold_number():
-    assert rewards.number_reward("<SOLUTION>none", "none") == -2.5
-    assert rewards.number_reward("<SOLUTION>1,000 km", "1e3") == 3.5
+@pytest.mark.parametrize(
+    ("said", "gold", "recipe", "whole"),
+    [
+        ("42", "42", 3.5, 3.5),
+        ("$42.00 a day", "42", 3.5, 3.5),
+        ("−42", "-42", 3.5, 3.5),
+        ("−42", "42", -1.5, -1.5),
+        ("about -1,002 km", "-1002", 3.5, -1.5),
+        # Pieces of other values.
+        ("5-3", "5", 3.5, -1.5),
+        ("3/8", "3", 3.5, -1.5),
+        (r"\frac{3}{8}", "3", 3.5, -1.5),
+        ("6 3/8", "6", 3.5, -1.5),
+        ("3^5", "3", 3.5, -1.5),
+        ("3e500", "3", 3.5, -1.5),
+        ("1,2345", "1", 3.5, -1.5),
+        ("3:45", "3", 3.5, -1.5),
+        ("3 or 5", "3", 3.5, -1.5),
+        ("3 hundred", "3", 3.5, -1.5),
+        ("2_000", "2", 3.5, -1.5),
+        ("4.5.6", "4.5", 3.5, -1.5),
+        # The right value, not as a plain number.
+        ("3/8", "0.375", -1.5, 3.5),
+        (r"\boxed{6}", "6", 3.5, 3.5),
+        ("none", "none", -2.5, -2.5),
+        ("٣", "3", -2.5, -2.5),
+        ("3." + "1" * 100, "3", -2.5, -1.5),
+        ("9" * MILLION, "9", -2.5, -1.5),
+    ],
+)
+def test_number_rewards_of_the_recipe_and_of_the_whole_answer(said, gold, recipe, whole):
+    completion = f"w<end_working_out><SOLUTION>{said}</SOLUTION>"
+    assert rewards.number_reward_recipe(completion, gold) == recipe
+    assert rewards.number_reward(completion, gold) == whole
+
+
+@pytest.mark.parametrize(
+    ("completion", "points"),
+    [
+        ("<SOLUTION>42", 3.5),
+        ("<SOLUTION>x</SOLUTION> 42", -2.5),  # not past the closing tag
+        ("<SOLUTION>42</SOLUTION> or <SOLUTION>42.0</SOLUTION>", 3.5),
+        ("<SOLUTION>42</SOLUTION> or <SOLUTION>41</SOLUTION>", -1.5),
+        ("<SOLUTION>41</SOLUTION> no, <SOLUTION>42</SOLUTION>", -1.5),
+        ("<SOLUTION>" * 9 + "42</SOLUTION>", -1.5),
+        ("42", -2.5),
+        ("", -2.5),
+    ],
+)
+def test_number_reward_reads_the_solution_and_only_one(completion, points):
+    assert rewards.number_reward(completion, "42") == points
 
 
 # Sales replies
@@ -524,6 +602,7 @@ def check_all(text, gold="42"):
     for name, score in rewards.reasoning_rewards(text, gold).items():
         low, high = rewards.REASONING_RANGES[name]
         assert low <= score <= high, name
+    assert rewards.number_reward(text, gold) in (-2.5, -1.5, 3.5)
     assert 0.03 - 1e-9 <= rewards.sales_reward_naive(text) <= 0.8 + 1e-9
     assert 0.0 <= rewards.sales_reward(text, prompt=gold) <= 0.8 + 1e-9
     assert extract_xml_answer(text) is None or "<answer>" in text

@@ -1,5 +1,6 @@
 """The tasks: splits that do not leak, answers that are right, mistakes at the stated rate."""
 
+import json
 import random
 import re
 import sqlite3
@@ -212,6 +213,150 @@ def test_a_local_file_is_read_before_the_hub(tmp_path, monkeypatch):
     (folder / "test.jsonl").write_text(row + "{broken\n")
     with pytest.raises(ValueError, match=r"test.jsonl, line 2: not valid JSON"):
         math.load_gsm8k("test")
+
+
+def write_gsm8k(folder, monkeypatch, *golds):
+    (folder / "gsm8k").mkdir()
+    rows = [{"question": "q", "answer": f"1+1=2\n{gold}"} for gold in golds]
+    (folder / "gsm8k/train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setenv("COURSE_DATA_DIR", str(folder))
+
+
+def test_gsm8k_gold_answers_are_stored_as_plain_numbers(tmp_path, monkeypatch):
+    golds = {"$18": "18", "9.": "9", "12 miles": "12", "-3": "-3", "1,250.50": "1250.5", "−4": "-4"}
+    write_gsm8k(tmp_path, monkeypatch, *(f"#### {gold}" for gold in golds))
+    loaded = math.load_gsm8k("train")
+    assert [e.answer for e in loaded] == list(golds.values())
+    assert all(math.score(e, e.worked) == 1.0 for e in loaded)
+    assert all(math.score(e, f"#### {gold}") for e, gold in zip(loaded, golds, strict=True))
+
+
+@pytest.mark.parametrize(
+    "gold", ["#### 3/4", "#### seven", "####", "#### 3 or 4", "#### 2 dozen", "4"]
+)
+def test_a_gsm8k_gold_that_is_no_number_is_refused_with_its_row(gold, tmp_path, monkeypatch):
+    write_gsm8k(tmp_path, monkeypatch, "#### 3", gold)
+    with pytest.raises(ValueError, match=r"gsm8k/train, row 2: .*#### 42.*leave the row out"):
+        math.load_gsm8k("train")
+    assert len(math.load_gsm8k("train", 1)) == 1
+
+
+def test_math500_rows_and_what_is_wrong_with_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path))
+    (tmp_path / "math500").mkdir()
+    rows = [
+        {
+            "problem": "p",
+            "solution": "half,\n\nso $\\boxed{\\frac{1}{2}}$",
+            "answer": "\\frac{1}{2}",
+        },
+        {"problem": "p", "solution": "", "answer": "x" * 1000},
+    ]
+    (tmp_path / "math500/test.json").write_text(json.dumps(rows))
+    (example,) = math.load_math500(1)
+    assert example.steps == ("half,", "so $\\boxed{\\frac{1}{2}}$")
+    assert math.score_boxed(example, "\n".join(example.steps)) == 1.0
+    with pytest.raises(ValueError, match=r"math500/test, row 2: .*cannot be compared"):
+        math.load_math500()
+
+
+ROW = {"question": "q", "answer": "#### 5"}
+LINE = json.dumps(ROW)
+
+
+@pytest.fixture
+def gsm8k_file(tmp_path, monkeypatch):
+    """Writes a text as gsm8k's train split and returns the file."""
+    (tmp_path / "gsm8k").mkdir()
+    monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path))
+
+    def write(text, suffix=".jsonl", encoding="utf-8"):
+        path = tmp_path / "gsm8k" / f"train{suffix}"
+        path.write_bytes(text.encode(encoding))
+        return path
+
+    return write
+
+
+def test_a_json_array_is_read_from_a_json_file(gsm8k_file):
+    path = gsm8k_file(json.dumps([ROW, ROW], indent=1), ".json")
+    assert source.load_rows("gsm8k", "train") == [ROW, ROW]
+    assert [example.answer for example in math.load_gsm8k("train")] == ["5", "5"]
+    gsm8k_file(LINE)
+    with pytest.raises(ValueError, match=r"both gsm8k/train.jsonl and train.json.*remove one"):
+        source.load_rows("gsm8k", "train")
+    path.unlink()
+    assert source.load_rows("gsm8k", "train") == [ROW]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"\ufeff{LINE}\n",
+        f"\n  \n{LINE}\n\n",
+        f"{LINE}\r\n",
+        LINE,
+        json.dumps(ROW | {"answer": "#### 5\u2028"}, ensure_ascii=False) + "\n",
+    ],
+    ids=["mark in front", "blank lines", "lines of Windows", "no last newline", "line separator"],
+)
+def test_what_editors_do_to_a_file_is_no_fault(gsm8k_file, text):
+    gsm8k_file(text)
+    (row,) = source.load_rows("gsm8k", "train")
+    assert row["question"] == "q" and row["answer"].strip() == "#### 5"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            f"[{LINE}]\n",
+            "line 1: a JSON array. The file is one JSON array: rename it to train.json",
+        ),
+        (f"[\n{LINE}\n]\n", "line 1: not valid JSON.*one JSON array: rename it to train.json"),
+        (f"{LINE}\n[{LINE}]\n", "line 2: a JSON array. Expected one JSON object a line"),
+        (f"{LINE}\n\n7\n", "line 3: a JSON number. Expected one JSON object a line"),
+        (f"{LINE}\ntrue\n", "line 2: a JSON boolean"),
+        (f"{LINE}\nnull\n", "line 2: a JSON null"),
+        (f'{LINE}\n"text"\n', "line 2: a JSON string"),
+        (f"{LINE}{LINE}\n", r"line 1: not valid JSON \(Extra data\)"),
+        (json.dumps(ROW, indent=1), "line 1: not valid JSON.*one JSON object a line"),
+        ('{"answer": "1", "answer": "2"}', "line 1: the key 'answer' is there twice"),
+        (f"{LINE}\n{'[' * 200_000}\n", "line 2: .*recursion"),
+        (f"{LINE}\n" + '{"n": ' + "9" * 5000 + "}", "line 2: .*digits"),
+        (" \n", "has no rows"),
+    ],
+)
+def test_a_line_that_is_no_row_is_named_with_its_file(gsm8k_file, text, message):
+    gsm8k_file(text)
+    with pytest.raises(ValueError, match=rf"^train.jsonl(, | ){message}"):
+        math.load_gsm8k("train")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{LINE}\n{LINE}\n", r"train.json: not valid JSON.*one object a line belongs in a .jsonl"),
+        (LINE, "train.json: a JSON object. Expected one JSON array of objects"),
+        (f"[{LINE}, [{LINE}]]", "train.json, row 2: a JSON array"),
+        ("[]", "train.json has no rows"),
+    ],
+)
+def test_a_json_file_of_another_shape_is_named(gsm8k_file, text, message):
+    gsm8k_file(text, ".json")
+    with pytest.raises(ValueError, match=message):
+        math.load_gsm8k("train")
+
+
+def test_a_file_in_another_encoding_is_named(gsm8k_file):
+    gsm8k_file(LINE, encoding="utf-16")
+    with pytest.raises(ValueError, match="train.jsonl is not UTF-8 text.*Save it as UTF-8"):
+        math.load_gsm8k("train")
+
+
+def test_the_math500_file_is_read_as_it_comes(data_dir):
+    rows = source.read_rows(data_dir / "math500/test.json")
+    assert len(rows) == 500 and all(row["problem"] and row["answer"] for row in rows)
 
 
 def test_missing_data_says_where_it_looked(tmp_path, monkeypatch):

@@ -33,9 +33,9 @@ def test_a_new_function_without_marks_is_missing(monkeypatch):
 
 
 def test_a_loss_that_the_package_forgot_is_missing(monkeypatch):
-    from utils.losses import relatives
+    from utils.losses import preference
 
-    monkeypatch.setattr(relatives, "other_loss", lambda: None, raising=False)
+    monkeypatch.setattr(preference, "other_loss", lambda: None, raising=False)
     assert "other_loss: needs a slow loop or an enumeration" in truth.problems(Counter())
 
 
@@ -66,7 +66,7 @@ def test_the_table_shows_what_passed_failed_and_is_absent():
     lines = truth.table(outcomes).splitlines()
     assert lines[0].split("|")[1].strip() == "function"
     row = {line.split("|")[1].strip(): line for line in lines if line.startswith("| `")}
-    tdpo = [cell.strip() for cell in row["`losses.tdpo_loss`"].split("|")[2:-1]]
+    tdpo = [cell.strip() for cell in row["`relatives.dpo.tdpo_loss`"].split("|")[2:-1]]
     assert tdpo[0] == "9 passed" and tdpo[1].startswith("— [") and tdpo[3] == "MISSING"
     number = tdpo[2].strip("— []")
     assert f"- [{number}] TRL 1.12 has no TDPO" in lines

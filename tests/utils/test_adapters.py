@@ -10,8 +10,9 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import LlamaForSequenceClassification
 
-from utils import lora, models
-from utils.lora import inject_lora, lora_parameters, merge_lora, save_adapter, train_token_rows
+from relatives import lora
+from relatives.lora import inject_lora, lora_parameters, merge_lora, save_adapter, train_token_rows
+from utils import models
 from utils.models import ADAPTER, load_policy, load_reward_model, load_tokenizer
 from utils.profiles import get_profile
 
@@ -24,7 +25,7 @@ def profile(tmp_path, monkeypatch, random_llama, tokenizer):
     """The profile `smol` over a random base on disk, and an empty folder for runs."""
     folder = tmp_path / "llama"
     models.save_checkpoint(random_llama, tokenizer, folder)
-    (folder / models.PROVENANCE).write_text(json.dumps({"weights": "random", "versions": {}}))
+    (folder / lora.PROVENANCE).write_text(json.dumps({"weights": "random", "versions": {}}))
     monkeypatch.setenv("COURSE_BASE_MODEL", str(folder))
     monkeypatch.setenv("COURSE_DEVICE", "cpu")
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "runs"))
@@ -65,8 +66,10 @@ def test_a_saved_adapter_is_added_to_the_base_again(profile, random_llama):
 
 
 def test_loading_an_adapter_asks_no_hub(profile, recwarn, monkeypatch):
-    on_hub = replace(profile, base_model="HuggingFaceTB/SmolLM2-135M-Instruct")
-    save_adapter(trained(load_policy(profile)), stage(profile, "sft"), on_hub)
+    path = save_adapter(trained(load_policy(profile)), stage(profile, "sft"), profile)
+    config = json.loads((path / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    (path / "adapter_config.json").write_text(json.dumps(config))
 
     def hub(*_, **__):
         raise AssertionError("the hub was asked")
@@ -99,7 +102,7 @@ def test_a_reward_models_adapter_has_its_head(profile):
 
 def test_a_policys_adapter_is_no_reward_model(profile):
     save_adapter(trained(load_policy(profile)), stage(profile, "reward_model"), profile)
-    with pytest.raises(ValueError, match="has no head"):
+    with pytest.raises(ValueError, match="score.weight has no counterpart"):
         load_reward_model(profile)
 
 
@@ -168,18 +171,15 @@ def test_an_interrupted_save_leaves_the_older_adapter(profile, monkeypatch):
     assert [p.name for p in path.parent.iterdir()] == ["sft"]
 
 
-def test_provenance_of_a_folder_and_of_the_hub(profile, monkeypatch, tmp_path):
-    assert models.provenance(profile)["weights"] == "random"
-    monkeypatch.delenv("COURSE_BASE_MODEL")
-    monkeypatch.setattr("utils.models.repo_root", lambda: tmp_path)
-    on_hub = get_profile("smol")
-    assert models.provenance(on_hub) == {
-        "source": "HuggingFaceTB/SmolLM2-135M-Instruct",
-        "weights": "as published",
-    }
-    fetched = tmp_path / "runs/models/SmolLM2-135M-Instruct"
-    fetched.mkdir(parents=True)
-    (fetched / "config.json").touch()
-    (fetched / models.PROVENANCE).write_text('{"source": "a package"}')
-    assert models.checkpoint_path(on_hub, "base") == str(fetched)
-    assert models.provenance(on_hub) == {"source": "a package"}
+def test_provenance_of_a_folder_and_of_the_hub(profile):
+    assert lora.provenance(profile) == {"weights": "random", "versions": {}}
+    on_hub = replace(profile, base_model="owner/name")
+    assert lora.provenance(on_hub) == {"source": "owner/name", "weights": "as published"}
+
+
+def test_the_adapter_names_the_model_and_not_a_folder(profile):
+    file = models.repo_root() / profile.base_model / lora.PROVENANCE
+    file.write_text(json.dumps({"model": "owner/name"}))
+    path = save_adapter(trained(load_policy(profile)), stage(profile, "sft"), profile)
+    config = json.loads((path / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "owner/name"

@@ -148,6 +148,7 @@ def test_gae_lets_no_gradient_through():
     assert values.equal(before[0]) and rewards.equal(before[1])
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", ["rewards", "values"])
 def test_gae_refuses_other_shapes(name):
     inputs = {"rewards": torch.zeros(2, 3), "values": torch.zeros(2, 3), name: torch.zeros(2, 1)}
@@ -225,6 +226,7 @@ def test_shaped_rewards_refuse_a_completion_without_tokens():
         kl_shaped_rewards(torch.zeros(2), torch.zeros(2, 2), torch.zeros(2, 2), mask, 0.1)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_shaped_rewards_refuse_other_shapes():
     mask, x = torch.ones(2, 3), torch.zeros(2, 3)
     with pytest.raises(ValueError, match=r"scores \(2, 1\)"):

@@ -95,14 +95,6 @@ def test_prompt_ids_do_not_depend_on_the_completion(tok, completion):
     assert tok.decode(encoded.input_ids[len(prompt) : -1]) == completion
 
 
-def test_document(tok):
-    encoded = chat.encode_document(tok, "Question: 1+1?\nAnswer:", " 2")
-    assert tok.decode(encoded.input_ids) == "Question: 1+1?\nAnswer: 2<|endoftext|>"
-    learned = [i for i, m in zip(encoded.input_ids, encoded.completion_mask, strict=True) if m]
-    assert tok.decode(learned) == " 2<|endoftext|>"
-    assert encoded.input_ids[-1] == tok.eos_token_id and encoded.completion_mask[-1] == 1
-
-
 def test_stop_tokens(tok):
     assert tok.convert_ids_to_tokens(chat.stop_token_ids(tok)) == ["<|im_end|>", "<|endoftext|>"]
 
@@ -129,9 +121,6 @@ def test_special_tokens_in_texts_are_plain_text(tok, user, completion):
         f"<|im_start|>assistant\n{completion}<|im_end|>"
     )
     assert tok.decode(encoded.input_ids) == expected
-    document = chat.encode_document(tok, user, completion)
-    assert [document.input_ids.count(tok.convert_tokens_to_ids(t)) for t in CONTROL] == [1, 0, 0]
-    assert tok.decode(document.input_ids) == f"{user}{completion}<|endoftext|>"
 
 
 # Templates of the ChatML family in use. Each is given to the tokenizer above.
@@ -295,9 +284,8 @@ def test_a_tokenizer_without_chatml_is_refused(tmp_path):
 
 @pytest.mark.parametrize("completion", ["", " \n"])
 def test_an_empty_completion_is_refused(tok, completion):
-    for encode in (chat.encode_example, chat.encode_document):
-        with pytest.raises(ValueError, match="completion is empty"):
-            encode(tok, "q", completion)
+    with pytest.raises(ValueError, match="completion is empty"):
+        chat.encode_example(tok, "q", completion)
 
 
 def test_max_length(tok):
@@ -305,12 +293,9 @@ def test_max_length(tok):
     total = len(chat.encode_example(tok, "How many?", "SELECT 1"))
     assert len(chat.encode_example(tok, "How many?", "SELECT 1", max_length=total)) == total
     sums = rf"{prompt} prompt tokens \+ {total - prompt} completion tokens = {total}"
-    with pytest.raises(ValueError, match=rf"example is longer than max_length={total - 1}: {sums}"):
-        chat.encode_example(tok, "How many?", "SELECT 1", max_length=total - 1)
-    with pytest.raises(ValueError, match=f"prompt alone is longer than max_length={prompt}.*raise"):
-        chat.encode_example(tok, "How many?", "SELECT 1", max_length=prompt)
-    with pytest.raises(ValueError, match="max_length=2"):
-        chat.encode_document(tok, "How many?", "SELECT 1", max_length=2)
+    for limit in (total - 1, prompt, 2):
+        with pytest.raises(ValueError, match=rf"{sums} exceed max_length={limit}: raise it"):
+            chat.encode_example(tok, "How many?", "SELECT 1", max_length=limit)
 
 
 def test_collate_against_a_loop(tok):
@@ -333,9 +318,10 @@ def test_collate_against_a_loop(tok):
 
 
 def test_collate_keeps_the_end_even_where_it_equals_the_padding(tok):
-    examples = [chat.encode_document(tok, "q", a) for a in ("a longer one", "b")]
-    labels = chat.collate(examples, pad_id=tok.eos_token_id)["labels"]
-    assert (labels == tok.eos_token_id).sum(1).tolist() == [1, 1]
+    examples = [chat.encode_example(tok, "q", a) for a in ("a longer one", "b")]
+    end = tok.convert_tokens_to_ids("<|im_end|>")
+    labels = chat.collate(examples, pad_id=end)["labels"]
+    assert (labels == end).sum(1).tolist() == [1, 1]
 
 
 def test_pad_left():

@@ -176,7 +176,7 @@ def test_wrong_curves_are_named():
 
 def test_bars_show_value_and_interval():
     low, high = wilson_interval(300, 500)
-    result = EvalResult(0.6, low, high, 500, 4, 1.0, 9.0, torch.ones(1), [])
+    result = EvalResult(0.6, low, high, 500, 4, 1.0, torch.ones(1), [])
     ax = interval_bars(["SFT", "base"], [result, (0.1, 0.05, 0.25)], title="T")
     assert [bar.get_height() for bar in ax.patches] == [0.6, 0.1]
     ends = [segment[:, 1].tolist() for segment in ax.collections[0].get_segments()]

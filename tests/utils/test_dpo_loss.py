@@ -8,8 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.kl import sequential_kl
-from utils.losses import dpo_loss, kto_loss, orpo_loss, simpo_loss, tdpo_loss
+from relatives.dpo import (
+    dpo_variant_loss,
+    kto_loss,
+    orpo_loss,
+    sequential_kl,
+    simpo_loss,
+    tdpo_loss,
+)
+from utils.losses import dpo_loss
 
 torch.set_num_threads(1)
 LOSS_TYPES = ["sigmoid", "robust", "ipo", "hinge", "dpop"]
@@ -111,6 +118,16 @@ def slow_dpo_loss(
 
 
 @pytest.mark.truth("dpo_loss", "loop", "gradient")
+@pytest.mark.parametrize("beta", [0.1, 0.7, 5.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_plain_loss_against_a_loop(seed, beta):
+    arguments = {**pairs(seed=seed), "beta": beta}
+    metrics = assert_is(dpo_loss, slow_dpo_loss, arguments, ("ref_chosen", "ref_rejected"))
+    loss, same = dpo_variant_loss(**arguments)
+    assert same == metrics and loss.item() == metrics["loss"]
+
+
+@pytest.mark.truth("dpo_variant_loss", "loop", "gradient")
 @pytest.mark.parametrize("beta", [0.1, 0.7])
 @pytest.mark.parametrize(
     "options",
@@ -129,7 +146,7 @@ def slow_dpo_loss(
 @pytest.mark.parametrize("seed", range(3))
 def test_dpo_against_a_loop(seed, options, beta):
     arguments = {**pairs(seed=seed), "beta": beta, **options}
-    metrics = assert_is(dpo_loss, slow_dpo_loss, arguments, ("ref_chosen", "ref_rejected"))
+    metrics = assert_is(dpo_variant_loss, slow_dpo_loss, arguments, ("ref_chosen", "ref_rejected"))
     a = as_floats(arguments)
     c = [beta * (p - q) for p, q in zip(a["policy_chosen"], a["ref_chosen"], strict=True)]
     r = [beta * (p - q) for p, q in zip(a["policy_rejected"], a["ref_rejected"], strict=True)]
@@ -149,7 +166,7 @@ def test_dpo_on_paper():
     assert loss.item() == pytest.approx(math.log(4 / 3))
     assert metrics["chosen_reward"] == metrics["margin"] == pytest.approx(math.log(3))
     assert metrics["rejected_reward"] == 0
-    smooth = dpo_loss(*one, beta=0.5, label_smoothing=0.25)[0].item()
+    smooth = dpo_variant_loss(*one, beta=0.5, label_smoothing=0.25)[0].item()
     assert smooth == pytest.approx(0.75 * math.log(4 / 3) + 0.25 * math.log(4))
 
 
@@ -169,7 +186,7 @@ def test_policy_equal_to_the_reference(loss_type, expected):
         policy["policy_chosen"],
         policy["policy_rejected"],
     )
-    loss, metrics = dpo_loss(**policy, loss_type=loss_type, **lengths())
+    loss, metrics = dpo_variant_loss(**policy, loss_type=loss_type, **lengths())
     assert loss.item() == pytest.approx(expected)
     assert metrics["margin"] == metrics["accuracy"] == 0  # a tie is not a win
     got = torch.autograd.grad(loss, [policy["policy_chosen"], policy["policy_rejected"]])
@@ -187,7 +204,7 @@ def test_policy_equal_to_the_reference(loss_type, expected):
 )
 def test_only_the_log_ratios_and_their_difference_count(numbers, shift, loss_type):
     columns = [double(*column) for column in zip(*numbers, strict=True)]
-    loss = partial(dpo_loss, loss_type=loss_type, beta=0.3)
+    loss = partial(dpo_variant_loss, loss_type=loss_type, beta=0.3)
     plain = loss(*columns)[0]
     chosen, rejected, ref_chosen, ref_rejected = columns
     same_ratio = loss(chosen + shift, rejected, ref_chosen + shift, ref_rejected)[0]
@@ -201,14 +218,16 @@ def test_dpop_alone_sees_that_the_chosen_completion_sinks():
     sinking = double(-12.0), double(-30.0), double(-10.0), double(-10.0)
     rising = double(-9.0), double(-27.0), double(-10.0), double(-10.0)
     for loss_type in ("sigmoid", "hinge"):
-        a, b = (dpo_loss(*x, loss_type=loss_type)[0] for x in (sinking, rising))
+        a, b = (dpo_variant_loss(*x, loss_type=loss_type)[0] for x in (sinking, rising))
         torch.testing.assert_close(a, b)
-    a, b = (dpo_loss(*x, loss_type="dpop", dpop_lambda=5.0)[0].item() for x in (sinking, rising))
+    a, b = (
+        dpo_variant_loss(*x, loss_type="dpop", dpop_lambda=5.0)[0].item() for x in (sinking, rising)
+    )
     assert a == pytest.approx(-math.log(sigmoid(0.1 * (18 - 5 * 2))))
     assert b == pytest.approx(-math.log(sigmoid(0.1 * 18)))
 
 
-@pytest.mark.truth("dpo_loss", "enumeration")
+@pytest.mark.truth("dpo_variant_loss", "enumeration")
 @pytest.mark.parametrize("flip_rate", [0.1, 0.4])
 def test_robust_is_unbiased_under_flipped_labels(flip_rate):
     right = pairs(seed=5)
@@ -218,7 +237,7 @@ def test_robust_is_unbiased_under_flipped_labels(flip_rate):
         "ref_chosen": right["ref_rejected"],
         "ref_rejected": right["ref_chosen"],
     }
-    robust = partial(dpo_loss, loss_type="robust", label_smoothing=flip_rate)
+    robust = partial(dpo_variant_loss, loss_type="robust", label_smoothing=flip_rate)
     expectation = (1 - flip_rate) * robust(**right)[0] + flip_rate * robust(**flipped)[0]
     torch.testing.assert_close(expectation, dpo_loss(**right)[0])
 
@@ -228,7 +247,7 @@ def test_smoothing_holds_the_margin_back():
     z = math.log(0.8 / 0.2)
     policy = double(z).requires_grad_()
     zero = double(0.0)
-    loss, _ = dpo_loss(policy, zero, zero, zero, beta=1.0, label_smoothing=0.2)
+    loss, _ = dpo_variant_loss(policy, zero, zero, zero, beta=1.0, label_smoothing=0.2)
     assert torch.autograd.grad(loss, policy)[0].abs().item() < 1e-12
 
 
@@ -236,7 +255,7 @@ def test_ipo_is_least_where_the_difference_a_token_is_half_of_one_over_beta():
     chosen = double(10.0).requires_grad_()  # 5 a token; 1 / (2 * 0.1) = 5
     arguments = chosen, double(0.0), double(0.0), double(0.0)
     sizes = {"chosen_lengths": torch.tensor([2]), "rejected_lengths": torch.tensor([9])}
-    loss, _ = dpo_loss(*arguments, loss_type="ipo", **sizes)
+    loss, _ = dpo_variant_loss(*arguments, loss_type="ipo", **sizes)
     assert loss.item() == 0
     assert torch.autograd.grad(loss, chosen)[0].item() == 0
 
@@ -246,7 +265,7 @@ def test_extreme_log_ratios(loss_type):
     policy_chosen = torch.tensor([-1e4, 1e4, -1e30, 0.0], requires_grad=True)
     policy_rejected = torch.tensor([1e4, -1e4, 0.0, -1e30], requires_grad=True)
     zero = torch.zeros(4)
-    loss, metrics = dpo_loss(
+    loss, metrics = dpo_variant_loss(
         policy_chosen[:2], policy_rejected[:2], zero[:2], zero[:2], 1.0, loss_type, **lengths(2)
     )
     assert math.isfinite(loss.item())
@@ -255,7 +274,7 @@ def test_extreme_log_ratios(loss_type):
         assert loss.item() == pytest.approx(1e4, abs=1)
     smooth = 0.1 if loss_type in ("sigmoid", "robust") else 0.0
     if loss_type != "ipo":  # its square of 1e30 is infinite in float32
-        loss, metrics = dpo_loss(
+        loss, metrics = dpo_variant_loss(
             policy_chosen, policy_rejected, zero, zero, 1.0, loss_type, label_smoothing=smooth
         )
     grads = torch.autograd.grad(loss, [policy_chosen, policy_rejected])
@@ -269,9 +288,9 @@ def test_half_precision_gives_a_float32_loss(loss_type, dtype):
     # In bfloat16, 300.4 - 300.0 would be 0 or 2.
     arguments = {n: x.detach().to(dtype) for n, x in pairs(spread=30.0).items()}
     options = {"loss_type": loss_type, **lengths()}
-    loss, _ = dpo_loss(**arguments, **options)
+    loss, _ = dpo_variant_loss(**arguments, **options)
     assert loss.dtype == torch.float32
-    expected = dpo_loss(**{n: x.float() for n, x in arguments.items()}, **options)[0]
+    expected = dpo_variant_loss(**{n: x.float() for n, x in arguments.items()}, **options)[0]
     torch.testing.assert_close(loss, expected, atol=0, rtol=0)
 
 
@@ -282,6 +301,7 @@ def test_one_number_in_half_precision_is_enough_to_need_float32():
     assert dpo_loss(**mixed)[0].dtype == torch.float32
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("shape", [(4, 1), (3,), (), (1,)])
 @pytest.mark.parametrize("name", list(pairs()))
 def test_dpo_refuses_other_shapes(name, shape):
@@ -294,25 +314,29 @@ def test_dpo_refuses_other_shapes(name, shape):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beta": 0.0}, "beta scales the log-ratios"),
-        ({"beta": -0.1}, "must be positive, not -0.1"),
-        ({"beta": math.nan}, "must be positive"),
-        ({"loss_type": "dpo"}, "loss_type 'dpo': need one of sigmoid, robust, ipo, hinge, dpop"),
+        ({"beta": 0.0}, "beta must be above 0, not 0.0"),
+        ({"beta": -0.1}, "beta must be above 0, not -0.1"),
+        ({"beta": math.nan}, "beta must be above 0, not nan"),
+        ({"loss_type": "dpo"}, "must be one of sigmoid, robust, ipo, hinge, dpop, not 'dpo'"),
         ({"label_smoothing": 0.5}, r"must lie in \[0, 0.5\), not 0.5"),
         ({"label_smoothing": -0.1}, "label_smoothing"),
         ({"label_smoothing": 0.1, "loss_type": "hinge"}, "hinge has no label_smoothing"),
         ({"label_smoothing": 0.1, "loss_type": "ipo"}, "ipo has no label_smoothing"),
         ({"label_smoothing": 0.1, "loss_type": "dpop"}, "dpop has no label_smoothing"),
-        ({"dpop_lambda": -1.0}, "dpop_lambda weighs a penalty"),
-        ({"loss_type": "ipo"}, "it needs chosen_lengths"),
-        ({"loss_type": "ipo", "chosen_lengths": torch.ones(4)}, "it needs rejected_lengths"),
-        ({"loss_type": "ipo", "chosen_lengths": torch.ones(4, 1)}, r"chosen_lengths \(4, 1\)"),
-        ({"loss_type": "ipo", "chosen_lengths": torch.zeros(4)}, "at least 1 token"),
+        ({"dpop_lambda": -1.0}, "dpop_lambda must be 0 or more, not -1.0"),
+        ({"loss_type": "ipo"}, "chosen_lengths must be mask.sum"),
+        ({"loss_type": "ipo", "chosen_lengths": torch.ones(4)}, "rejected_lengths must be"),
+        ({"loss_type": "ipo", "chosen_lengths": torch.ones(4, 1)}, r"of shape \(4,\), each"),
+        ({"loss_type": "ipo", "chosen_lengths": torch.zeros(4)}, "each at least 1, not"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_dpo_refuses(options, message):
     with pytest.raises(ValueError, match=message):
-        dpo_loss(**pairs(), **options)
+        dpo_variant_loss(**pairs(), **options)
+    if set(options) == {"beta"}:
+        with pytest.raises(ValueError, match=message):
+            dpo_loss(**pairs(), **options)
 
 
 def test_no_pair_is_an_error():
@@ -469,11 +493,12 @@ def test_kto_at_extreme_log_ratios():
         ({"desirable": DESIRABLE[:, None]}, r"desirable \(4, 1\)"),
         ({"ref": torch.zeros(3)}, "need one number a sequence"),
         ({"kl": torch.zeros(4)}, r"kl \(4,\): need one number"),
-        ({"beta": 0.0}, "must be positive"),
-        ({"desirable_weight": -1.0}, "weights must be 0 or more"),
-        ({"undesirable_weight": -1.0}, "weights must be 0 or more"),
+        ({"beta": 0.0}, "beta must be above 0, not 0.0"),
+        ({"desirable_weight": -1.0}, "^desirable_weight must be 0 or more"),
+        ({"undesirable_weight": -1.0}, "undesirable_weight must be 0 or more"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_kto_refuses(changes, message):
     arguments = {**rows("policy", "ref"), "desirable": DESIRABLE, "kl": 0.0, **changes}
     with pytest.raises(ValueError, match=message):
@@ -609,6 +634,7 @@ def test_sequential_kl_in_half_precision_is_computed_in_float32():
 
 
 @pytest.mark.parametrize("name", ["ref_logits", "logits", "mask"])
+@pytest.mark.usefixtures("unchecked")
 def test_sequential_kl_refuses_shapes_that_do_not_fit(name):
     arguments = dict(zip(("ref_logits", "logits", "mask"), kl_case(), strict=True))
     arguments[name] = arguments[name][:, 1:]
@@ -623,11 +649,12 @@ def test_sequential_kl_refuses_shapes_that_do_not_fit(name):
     ("loss_fn", "arguments"),
     [(orpo_loss, means), (simpo_loss, means), (tdpo_loss, tdpo_rows)],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_relatives_share_the_refusals_and_the_precision(loss_fn, arguments):
     for name, values in arguments().items():
         with pytest.raises(ValueError, match="need one number a sequence"):
             loss_fn(**{**arguments(), name: values[:, None]})
-    with pytest.raises(ValueError, match="beta scales"):
+    with pytest.raises(ValueError, match="beta must be above 0"):
         loss_fn(**arguments(), beta=0.0)
     with pytest.raises(ValueError, match="at least one row"):
         loss_fn(**{n: x[:0] for n, x in arguments().items()})
@@ -644,7 +671,7 @@ def test_relatives_share_the_refusals_and_the_precision(loss_fn, arguments):
     [(simpo_loss, means, "gamma"), (tdpo_loss, tdpo_rows, "alpha")],
 )
 def test_negative_weights_are_refused(loss_fn, arguments, option):
-    with pytest.raises(ValueError, match=f"{option} .* need 0 or more, not -1"):
+    with pytest.raises(ValueError, match=f"{option} must be 0 or more, not -1"):
         loss_fn(**arguments(), **{option: -1.0})
 
 

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relatives.grpo import grpo_variant_loss
 from utils.losses import clipped_policy_loss, grpo_loss
 
 torch.set_num_threads(1)
@@ -31,7 +32,7 @@ def run(data, **options):
     """Loss, gradient and metrics; what dr_grpo needs is given to all."""
     new, old, ref, advantages, mask = data
     options = {"ref_logprobs": ref, "max_completion_length": 8, **options}
-    loss, metrics = grpo_loss(new, old, advantages, mask, **options)
+    loss, metrics = grpo_variant_loss(new, old, advantages, mask, **options)
     return loss.detach(), torch.autograd.grad(loss, new)[0], metrics
 
 
@@ -84,7 +85,7 @@ def check(got, expected):
     assert metrics == pytest.approx(expected[2], rel=1e-6, abs=1e-9)
 
 
-@pytest.mark.truth("grpo_loss", "loop", "gradient")
+@pytest.mark.truth("grpo_variant_loss", "loop", "gradient")
 @pytest.mark.parametrize("beta", [0.0, 0.04, 1.0])
 @pytest.mark.parametrize(("loss_type", "level"), VARIANTS)
 @pytest.mark.parametrize("seed", range(3))
@@ -92,6 +93,21 @@ def test_against_a_loop(seed, loss_type, level, beta):
     data = batch(seed)
     got = run(data, loss_type=loss_type, importance_level=level, beta=beta)
     check(got, slow_grpo_loss(data, loss_type, level, beta))
+
+
+def run_plain(data, **options):
+    new, old, ref, advantages, mask = data
+    loss, metrics = grpo_loss(new, old, advantages, mask, ref, **options)
+    return loss.detach(), torch.autograd.grad(loss, new)[0], metrics
+
+
+@pytest.mark.truth("grpo_loss", "loop", "gradient")
+@pytest.mark.parametrize("beta", [0.0, 0.04, 1.0])
+@pytest.mark.parametrize("clip_eps", [0.05, 0.2])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_plain_loss_against_a_loop(seed, clip_eps, beta):
+    got = run_plain(batch(seed), beta=beta, clip_eps=clip_eps)
+    check(got, slow_grpo_loss(batch(seed), "grpo", "token", beta, clip_eps, clip_eps))
 
 
 @st.composite
@@ -102,10 +118,19 @@ def ragged(draw):
     return batch(draw(st.integers(0, 10_000)), 0.5, mask, draw(st.sampled_from(GARBAGE)))
 
 
+@settings(deadline=None, max_examples=60)
+@given(ragged(), st.sampled_from([0.0, 0.1]), st.sampled_from([0.0, 0.2, 10.0]))
+def test_without_options_a_variant_is_the_plain_loss(data, beta, clip_eps):
+    plain = run_plain(data, beta=beta, clip_eps=clip_eps)
+    variant = run(data, beta=beta, clip_eps=clip_eps)
+    torch.testing.assert_close(variant[:2], plain[:2], atol=0, rtol=0)
+    assert variant[2] == plain[2]
+
+
 clips = st.sampled_from([0.0, 0.05, 0.2, 0.5, 0.9, 10.0])
 
 
-@pytest.mark.truth("grpo_loss", "loop", "gradient")
+@pytest.mark.truth("grpo_variant_loss", "loop", "gradient")
 @settings(deadline=None, max_examples=60)
 @given(ragged(), st.sampled_from(VARIANTS), clips, clips)
 def test_any_batch_and_clip_against_a_loop(data, variant, low, high):
@@ -134,15 +159,15 @@ def test_a_case_small_enough_for_paper():
     assert metrics["kl"] == pytest.approx(2 * k3 / 3)
     assert metrics["clip_fraction"] == pytest.approx(1 / 3)
     assert metrics["ratio_mean"] == pytest.approx(5 / 3)
-    assert grpo_loss(*args, loss_type="bnpo")[0].item() == pytest.approx(sum(tokens) / 3)
-    loss = grpo_loss(*args, loss_type="dr_grpo", max_completion_length=5)[0]
+    assert grpo_variant_loss(*args, loss_type="bnpo")[0].item() == pytest.approx(sum(tokens) / 3)
+    loss = grpo_variant_loss(*args, loss_type="dr_grpo", max_completion_length=5)[0]
     assert loss.item() == pytest.approx(sum(tokens) / 10)
     # One ratio a completion: sqrt(2) and 2.
-    loss = grpo_loss(*args[:4], importance_level="sequence", clip_eps=0.5)[0]
+    loss = grpo_variant_loss(*args[:4], importance_level="sequence", clip_eps=0.5)[0]
     assert loss.item() == pytest.approx((-math.sqrt(2) + 2) / 2)
 
 
-@pytest.mark.truth("grpo_loss", "gradient")
+@pytest.mark.truth("grpo_variant_loss", "gradient")
 @pytest.mark.parametrize(("loss_type", "level"), VARIANTS)
 def test_on_policy_it_is_the_policy_gradient(loss_type, level):
     new, _, ref, advantages, mask = batch(1)
@@ -193,7 +218,7 @@ def test_a_wider_padding_changes_nothing(loss_type, level):
 )
 def test_clip_higher_moves_the_upper_side_only(level, advantage, ratio, objective, has_gradient):
     new = torch.tensor([[math.log(ratio)]], dtype=torch.float64, requires_grad=True)
-    loss, metrics = grpo_loss(
+    loss, metrics = grpo_variant_loss(
         new,
         torch.zeros(1, 1),
         torch.tensor([advantage]),
@@ -224,7 +249,7 @@ def test_per_token_it_is_the_loss_of_ppo():
     new, old, _, advantages, mask = batch(4)
     spread = advantages[:, None].expand_as(mask)
     ppo = clipped_policy_loss(new, old, spread, mask, 0.1)
-    got = grpo_loss(new, old, advantages, mask, clip_eps=0.1, loss_type="bnpo")
+    got = grpo_variant_loss(new, old, advantages, mask, clip_eps=0.1, loss_type="bnpo")
     torch.testing.assert_close(got[0], ppo[0])
     assert got[1] == pytest.approx({**ppo[1], "kl": 0.0})
 
@@ -244,10 +269,11 @@ def test_a_reference_is_measured_even_if_the_kl_costs_nothing():
     assert with_ref[2]["kl"] > 0 and without[2]["kl"] == 0.0
 
 
-def test_a_reference_that_rules_a_token_out_only_spoils_the_metric():
+@pytest.mark.parametrize("run_one", [run, run_plain])
+def test_a_reference_that_rules_a_token_out_only_spoils_the_metric(run_one):
     new, old, ref, advantages, mask = batch(6)
     ref[0, 0] = -math.inf
-    loss, grad, metrics = run((new, old, ref, advantages, mask))
+    loss, grad, metrics = run_one((new, old, ref, advantages, mask))
     assert loss.isfinite() and grad.isfinite().all() and metrics["kl"] == math.inf
 
 
@@ -331,57 +357,108 @@ def test_num_items_counts_for_dapo_only():
         torch.testing.assert_close(got, run(batch(), loss_type=loss_type))
 
 
+# Completions that are masked out, as DAPO does with truncated ones
+
+OUT = MASK * torch.tensor([[1.0], [0.0], [0.0], [1.0]])
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+@pytest.mark.parametrize(("loss_type", "level"), VARIANTS)
+def test_a_completion_that_is_masked_out_adds_nothing(loss_type, level, garbage):
+    data = batch(8, mask=OUT, garbage=garbage)
+    options = {"loss_type": loss_type, "importance_level": level, "beta": 0.1}
+    loss, grad, metrics = run(data, **options)
+    kept = [data[0].detach()[[0, 3]].requires_grad_(), *(x[[0, 3]] for x in data[1:])]
+    alone, alone_grad, alone_metrics = run(kept, **options)
+    # Two of four completions are left: where the divisor has B in it, B stays 4.
+    share = {"grpo": 0.5, "dr_grpo": 0.5}.get(loss_type, 1.0)
+    torch.testing.assert_close(loss, share * alone)
+    torch.testing.assert_close(grad[[0, 3]], share * alone_grad)
+    assert not grad[[1, 2]].any() and grad[[0, 3]].any()
+    alone_metrics["loss"] *= share
+    assert metrics == pytest.approx(alone_metrics)
+    if loss_type == "grpo" and level == "token":
+        torch.testing.assert_close(run_plain(data, beta=0.1)[:2], (loss, grad), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(("loss_type", "level"), VARIANTS)
+def test_micro_batches_with_completions_masked_out_add_up(loss_type, level):
+    # One of the two micro-batches keeps a single completion. bnpo divides by the tokens of its own
+    # micro-batch: only there the parts have to be weighed.
+    data = batch(9, mask=MASK * torch.tensor([[1.0], [0.0], [1.0], [1.0]]), garbage=0.0)
+    tokens = [data[4][rows].sum().item() for rows in (slice(0, 2), slice(2, 4))]
+    weights = [n / sum(tokens) for n in tokens] if loss_type == "bnpo" else [0.5, 0.5]
+    options = {"loss_type": loss_type, "importance_level": level, "beta": 0.1}
+    if loss_type == "dapo":
+        weights, options["num_items"] = [1.0, 1.0], sum(tokens)
+    parts = [run([x[rows] for x in data], **options)[0] for rows in (slice(0, 2), slice(2, 4))]
+    total = sum(w * part for w, part in zip(weights, parts, strict=True))
+    torch.testing.assert_close(total, run(data, **options)[0])
+
+
 # What is refused
 
 
 @pytest.mark.parametrize(("loss_type", "level"), VARIANTS)
-def test_a_completion_without_tokens_is_an_error(loss_type, level):
-    mask = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
-    x = torch.zeros(2, 2)
-    with pytest.raises(ValueError, match="the mask is empty in 1 of 2 rows"):
-        grpo_loss(
-            x,
-            x,
-            torch.zeros(2),
-            mask,
-            loss_type=loss_type,
-            importance_level=level,
-            max_completion_length=2,
-        )
+def test_a_batch_without_tokens_is_an_error(loss_type, level):
+    x, options = torch.zeros(2, 2), {"loss_type": loss_type, "importance_level": level}
+    if loss_type == "dapo":
+        options["num_items"] = 5  # a divisor that does not come from the mask
+    with pytest.raises(ValueError, match="nothing to average: the mask is empty"):
+        grpo_variant_loss(x, x, torch.zeros(2), x, max_completion_length=2, **options)
+    with pytest.raises(ValueError, match="nothing to average: the mask is empty"):
+        grpo_loss(x, x, torch.zeros(2), x)
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("loss_fn", [grpo_loss, grpo_variant_loss])
 @pytest.mark.parametrize("position", [0, 1, 3])
 @pytest.mark.parametrize("shape", [(3,), (1, 3), (3, 1), (3, 2)])
-def test_shapes_that_would_broadcast_are_refused(position, shape):
+def test_shapes_that_would_broadcast_are_refused(position, shape, loss_fn):
     new, old, advantages, ref = [torch.zeros(3, 3)] * 2 + [torch.zeros(3), torch.zeros(3, 3)]
     args = [new, old, advantages, ref]
     args[position] = torch.zeros(shape)
     with pytest.raises(ValueError, match=r"and mask \(3, 3\) differ in shape"):
-        grpo_loss(*args[:3], torch.ones(3, 3), args[3])
+        loss_fn(*args[:3], torch.ones(3, 3), args[3])
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("loss_fn", [grpo_loss, grpo_variant_loss])
 @pytest.mark.parametrize("shape", [(), (1,), (3, 1), (3, 3), (2,)])
-def test_advantages_are_one_a_completion(shape):
+def test_advantages_are_one_a_completion(shape, loss_fn):
     x = torch.zeros(3, 3)
     with pytest.raises(ValueError, match=r"advantages \(.*\): need one a completion, \(3,\)"):
-        grpo_loss(x, x, torch.zeros(shape), torch.ones(3, 3))
+        loss_fn(x, x, torch.zeros(shape), torch.ones(3, 3))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"loss_type": "ppo"}, "loss_type must be one of grpo, bnpo, dapo, dr_grpo, not 'ppo'"),
-        ({"importance_level": "batch"}, "importance_level must be token or sequence, not 'batch'"),
-        ({"loss_type": "dr_grpo"}, "dr_grpo divides by max_completion_length.*not None"),
-        ({"loss_type": "dr_grpo", "max_completion_length": 0}, "need 1 or more, not 0"),
-        ({"beta": 0.1}, "beta = 0.1 weighs the KL to the reference: it needs ref_logprobs"),
-        ({"beta": -0.1, "ref_logprobs": torch.zeros(1, 2)}, "need 0 or more, not -0.1"),
-        ({"clip_eps": -0.2}, "need 0 or more, not -0.2 and -0.2"),
-        ({"clip_eps_high": -0.3}, "need 0 or more, not 0.2 and -0.3"),
-        ({"loss_type": "dapo", "num_items": 0}, "need more than 0, not 0"),
+        ({"importance_level": "row"}, "importance_level must be one of token, sequence, not 'row'"),
+        ({"loss_type": "dr_grpo"}, "max_completion_length must be above 0, not None"),
+        ({"loss_type": "dr_grpo", "max_completion_length": 0}, "must be above 0, not 0"),
+        ({"clip_eps_high": -0.3}, "clip_eps_high must be 0 or more, not -0.3"),
+        ({"loss_type": "dapo", "num_items": 0}, "num_items must be above 0, not 0"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):
     x = torch.zeros(1, 2)
     with pytest.raises(ValueError, match=message):
-        grpo_loss(x, x, torch.zeros(1), torch.ones(1, 2), **options)
+        grpo_variant_loss(x, x, torch.zeros(1), torch.ones(1, 2), **options)
+
+
+@pytest.mark.parametrize("loss_fn", [grpo_loss, grpo_variant_loss])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beta": 0.1}, "beta = 0.1 weighs the KL to the reference: it needs ref_logprobs"),
+        ({"beta": -0.1, "ref_logprobs": torch.zeros(1, 2)}, "beta must be 0 or more, not -0.1"),
+        ({"beta": math.nan, "ref_logprobs": torch.zeros(1, 2)}, "beta must be 0 or more, not nan"),
+        ({"clip_eps": -0.2}, "clip_eps must be 0 or more, not -0.2"),
+    ],
+)
+def test_a_beta_or_clip_that_makes_no_sense_is_refused(options, message, loss_fn):
+    x = torch.zeros(1, 2)
+    with pytest.raises(ValueError, match=message):
+        loss_fn(x, x, torch.zeros(1), torch.ones(1, 2), **options)

@@ -1,4 +1,5 @@
 import math
+import random
 
 import pytest
 import torch
@@ -131,3 +132,68 @@ def test_gradients_of_the_estimates_as_losses():
     torch.testing.assert_close(expected_gradient_as_loss(kl.k2), reverse, **close)
     torch.testing.assert_close(expected_gradient_as_loss(kl.k3), forward, **close)
     assert (forward - reverse).abs().max() > 0.05
+
+
+# --- KL controllers -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("nats", "factor"),
+    [
+        (10.0, 1.0),
+        (11.0, 1 + 0.1 * 256 / 10_000),
+        (9.0, 1 - 0.1 * 256 / 10_000),
+        (50.0, 1 + 0.2 * 256 / 10_000),  # the error is clipped
+        (0.0, 1 - 0.2 * 256 / 10_000),
+        (-1.0, 1 - 0.2 * 256 / 10_000),  # an estimate of a small KL can be negative
+    ],
+)
+def test_one_update_by_hand(nats, factor):
+    controller = kl.AdaptiveKLController(0.05, target=10.0, horizon=10_000)
+    assert controller.update(nats, n_samples=256) == pytest.approx(0.05 * factor, rel=1e-12)
+    assert controller.coef == pytest.approx(0.05 * factor, rel=1e-12), "kept, not only returned"
+
+
+def settle(controller, n_samples, updates=1500):
+    """A plant: the KL drifts to 1 / coef nats, as a policy does that trades reward for KL."""
+    nats, rng = 0.0, random.Random(0)
+    for _ in range(updates):
+        nats += 0.1 * (1.0 / controller.coef - nats)
+        controller.update(nats + rng.gauss(0, 0.3), n_samples)
+    return nats
+
+
+@pytest.mark.parametrize("coef", [0.02, 0.15, 1.0])
+def test_the_controller_reaches_its_target(coef):
+    """From a KL of 50, 6.7 and 1 nats to the target of 6."""
+    controller = kl.AdaptiveKLController(coef, target=6.0, horizon=10_000)
+    assert settle(controller, n_samples=256) == pytest.approx(6.0, rel=0.1)
+    assert controller.coef == pytest.approx(1 / 6.0, rel=0.1)
+
+
+def test_a_controller_that_counts_batches_as_samples_never_arrives():
+    """What published copies do: one sample for a whole batch, and a horizon of 10,000."""
+    controller = kl.AdaptiveKLController(0.02, target=6.0, horizon=10_000)
+    assert settle(controller, n_samples=1) > 40
+
+
+def test_a_fixed_controller_has_the_same_interface():
+    controller = kl.FixedKLController(0.0)
+    assert controller.update(kl=50.0, n_samples=256) == controller.coef == 0.0
+
+
+def test_controllers_refuse_what_makes_no_sense():
+    right = {"coef": 0.1, "target": 6.0, "horizon": 100}
+    for wrong in ({"target": 0.0}, {"target": -1.0}, {"horizon": 0}, {"horizon": math.nan}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be above 0"):
+            kl.AdaptiveKLController(**right | wrong).update(6.0, 10)
+    with pytest.raises(ValueError, match="coef must be above 0, not 0.0"):
+        kl.AdaptiveKLController(0.0, 6.0, 100).update(6.0, 10)
+    controller = kl.AdaptiveKLController(**right)
+    for nats in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="kl is"):
+            controller.update(nats, 10)
+    for n_samples in (0, -3):
+        with pytest.raises(ValueError, match="n_samples"):
+            controller.update(6.0, n_samples)
+    assert controller.coef == 0.1

@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForSequenceClassification
 
-from utils import chat, lora, losses, values
+from relatives import lora
+from utils import chat, losses, values
 from utils.logprobs import completion_logprobs, label_logits, token_logprobs
 from utils.profiles import repo_root
 from utils.rollout import sample
@@ -175,7 +176,7 @@ def test_the_fetched_tokenizer_is_smols(speaks_like_smol):
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
     assert chat.stop_token_ids(tokenizer) == [2, 0]
     for text in ("1234", "  12 apples, it's $1,234.00\n\n 5", "naïve 价格 🙂\n\ttab"):
-        ids = chat.encode_document(tokenizer, "", text).input_ids[:-1]
+        ids = tokenizer(text, split_special_tokens=True).input_ids
         assert tokenizer.decode(ids) == text
     assert len(tokenizer("1234").input_ids) == 4
     user = "How many heads?"

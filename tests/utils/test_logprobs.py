@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
+from relatives.samplers import importance_weights
+from utils import forward
 from utils import logprobs as lp
 from utils.chat import pad_left
+from utils.forward import by_length
 
 torch.set_num_threads(1)
 
@@ -70,6 +73,7 @@ def test_far_apart_logits_do_not_underflow():
     assert lp.token_logprobs(logits, torch.tensor([[0, 1]])).item() == -500.0
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("shape", [(2, 3), (2, 5), (4, 2), (2,)])
 def test_align_refuses_other_shapes(shape):
     with pytest.raises(ValueError, match="do not fit"):
@@ -201,7 +205,7 @@ def test_the_gradient_is_the_same_to_the_last_bit_each_time(make_model):
     ],
 )
 def test_rows_are_split_only_where_it_saves_padding(lengths, parts):
-    found = lp._by_length(torch.tensor(lengths), parts=3, least=64, at_most=0.8)
+    found = by_length(torch.tensor(lengths), parts=3, least=64, at_most=0.8)
     assert len(found) == parts
     assert sorted(torch.cat(found).tolist()) == list(range(len(lengths)))
 
@@ -268,6 +272,28 @@ def test_positions_do_not_count_padding():
         torch.testing.assert_close(row[: len(values)], torch.stack(values))
 
 
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("count", [4, 17])
+def test_label_logits_do_not_count_padding_as_positions(left, count):
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=32, n_positions=16, n_embd=16, n_layer=1, n_head=2)
+    model = GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.5)).double().eval()
+    rows = [[1 + (r * t + r) % 30 for t in range(2 + r * r % 13)] for r in range(count)]
+    rows.sort(key=len)  # as label_logits returns them
+    logits, targets = lp.label_logits(model, *labelled([(r, [-100] + r[1:]) for r in rows], left))
+    expected = torch.cat([model(torch.tensor([row])).logits[0, :-1] for row in rows])
+    assert targets.tolist() == [token for row in rows for token in row[1:]]
+    torch.testing.assert_close(logits, expected)
+
+
+def test_rotary_models_give_label_logits_of_rows_padded_on_the_right_as_before(model):
+    rows = [[1 + (r * t + r) % 30 for t in range(2 + r * r % 9)] for r in range(5)]
+    ids, mask, labels = labelled([(r, [-100] + r[1:]) for r in rows], left=False)
+    states = model.model(ids, attention_mask=mask).last_hidden_state
+    plain = model.lm_head(states[:, :-1][labels[:, 1:] != -100])
+    assert torch.equal(lp.label_logits(model, ids, mask, labels)[0], plain)
+
+
 def test_padding_content_does_not_matter(model):
     a = lp.completion_logprobs(model, *batch(pad=0))
     b = lp.completion_logprobs(model, *batch(pad=17))
@@ -282,6 +308,50 @@ def test_completion_logits_give_the_same_logprobs(model):
     torch.testing.assert_close(lp.gather_logprobs(logits, inputs[2]) * inputs[3], expected)
 
 
+@pytest.mark.truth("completion_logprobs_and_entropy", "loop", "gradient")
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_logprobs_and_entropy_from_one_softmax(model, temperature):
+    inputs, parameters = batch(), list(model.parameters())
+    kept = inputs[3].bool()
+    logits = lp.completion_logits(model, *inputs) / temperature
+    expected = lp.gather_logprobs(logits, inputs[2])[kept], lp.entropy(logits)[kept]
+    weights = torch.arange(int(kept.sum()), dtype=torch.float64).cos()
+    for with_gradient in (True, False):
+        options = {"temperature": temperature, "entropy_gradient": with_gradient}
+        found = lp.completion_logprobs_and_entropy(model, *inputs, **options)
+        for ours, slow, free in zip(found, expected, (True, with_gradient), strict=True):
+            assert ours.shape == kept.shape and not ours[~kept].any()
+            torch.testing.assert_close(ours[kept], slow)
+            options = {"retain_graph": True, "materialize_grads": True}
+            grads = torch.autograd.grad((ours[kept] * weights).sum(), parameters, **options)
+            slow_grads = torch.autograd.grad((slow * weights).sum(), parameters, **options)
+            for a, b in zip(grads, slow_grads, strict=True):
+                torch.testing.assert_close(a, b if free else torch.zeros_like(b))
+
+
+def test_all_logits_never_exist_at_once(model):
+    """A part's logits become log-probs before the next part runs."""
+    prompts = [[1 + (i + t) % 30 for t in range(1 + i % 5)] for i in range(22)]
+    completions = [[1 + (r * t) % 30 for t in range(1, 2 + r * r % 11)] for r in range(66)]
+    order = []
+
+    def run(last_only, **inputs):
+        order.append("run")
+        output = model(**inputs)
+        return output.logits[:, -1:] if last_only else output.logits, output.past_key_values
+
+    def keep(logits, ids):
+        order.append("keep")
+        return lp.gather_logprobs(logits, ids).unsqueeze(-1)
+
+    inputs = batch(prompts, completions)
+    kept = forward.shared_prompt(run, *inputs, keep)
+    assert order == ["run", "keep"] * 4
+    expected = lp.completion_logprobs(model, *inputs)
+    torch.testing.assert_close(kept[..., 0] * inputs[3], expected)
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_completion_logprobs_reports_misuse(model):
     prompt_ids, prompt_mask, completion_ids, mask = batch()
     with pytest.raises(ValueError, match="5 completions for 3 prompts"):
@@ -291,8 +361,9 @@ def test_completion_logprobs_reports_misuse(model):
     with pytest.raises(ValueError, match="padded on the left"):
         flipped = prompt_ids.flip(1), prompt_mask.flip(1)
         lp.completion_logprobs(model, *flipped, completion_ids, mask)
-    with pytest.raises(ValueError, match="temperature must be positive"):
-        lp.completion_logprobs(model, *batch(), temperature=0.0)
+    for function in (lp.completion_logprobs, lp.completion_logprobs_and_entropy):
+        with pytest.raises(ValueError, match="temperature must be above 0, not 0.0"):
+            function(model, *batch(), temperature=0.0)
 
 
 def test_gradient_checkpointing_is_reported_not_silently_wrong(model):
@@ -374,11 +445,9 @@ def test_masked_reductions_against_loops(mask, seed):
             lp.masked_whiten(x, mask)
         return
     mean, std = statistics.mean(kept), math.sqrt(statistics.variance(kept) + 1e-8)
-    for shift, offset in ((True, 0.0), (False, mean)):
-        white = lp.masked_whiten(x, mask, shift_mean=shift)
-        expected = [(v - mean) / std + offset for v in kept]
-        assert white[mask.bool()].tolist() == pytest.approx(expected)
-        assert (white[~mask.bool()] == 0).all()
+    white = lp.masked_whiten(x, mask)
+    assert white[mask.bool()].tolist() == pytest.approx([(v - mean) / std for v in kept])
+    assert (white[~mask.bool()] == 0).all()
 
 
 @pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf])
@@ -406,6 +475,7 @@ def test_masked_sum_of_nothing_is_zero():
     assert lp.masked_sum(torch.ones(2, 2), torch.zeros(2, 2)).item() == 0
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("reduce", [lp.masked_sum, lp.masked_mean, lp.masked_whiten])
 def test_a_mask_of_another_shape_is_refused_not_broadcast(reduce):
     with pytest.raises(ValueError, match="differ in shape"):
@@ -417,7 +487,7 @@ def test_importance_weights_are_truncated_constants():
     ours = torch.tensor([[-1.0, -0.5, -9.0], [-0.1, -2.0, float("nan")]], requires_grad=True)
     sampler = torch.tensor([[-1.5, -0.2, -9.0], [-6.0, -1.0, -float("inf")]])
     mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
-    weights = lp.importance_weights(ours, sampler, mask, limit=3.0)
+    weights = importance_weights(ours, sampler, mask, limit=3.0)
     slow = torch.zeros(2, 3)
     for b, t in ((0, 0), (0, 1), (1, 0), (1, 1)):
         slow[b, t] = min(math.exp(ours[b, t].item()) / math.exp(sampler[b, t].item()), 3.0)
@@ -429,5 +499,5 @@ def test_importance_weights_are_truncated_constants():
 def test_importance_weights_give_the_mean_under_the_model():
     model, sampler = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.4, 0.4, 0.2])
     value = torch.tensor([1.0, -2.0, 5.0])
-    weights = lp.importance_weights(model.log(), sampler.log(), torch.ones(3))
+    weights = importance_weights(model.log(), sampler.log(), torch.ones(3))
     torch.testing.assert_close((sampler * weights * value).sum(), (model * value).sum())

@@ -7,8 +7,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from utils import lora
-from utils.lora import LoRALinear, inject_lora, lora_parameters, merge_lora
+from relatives import lora
+from relatives.lora import LoRALinear, inject_lora, lora_parameters, merge_lora
 
 torch.set_num_threads(1)
 TARGETS = ["q_proj", "v_proj", "down_proj"]

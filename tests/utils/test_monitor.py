@@ -1,4 +1,4 @@
-"""The KL controllers, the health checks on simulated runs, the stop before NaN, the saved log."""
+"""The health checks on simulated runs, the stop before NaN, the saved log."""
 
 import functools
 import json
@@ -8,81 +8,10 @@ import random
 import pytest
 import torch
 
-from utils.monitor import (
-    METRICS,
-    AdaptiveKLController,
-    Finding,
-    FixedKLController,
-    RLMonitor,
-    checks,
-)
+from utils import monitor as checks
+from utils.monitor import Finding, RLMonitor
 
 check_finite = RLMonitor().check_finite
-
-# --- KL controllers -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("kl", "factor"),
-    [
-        (10.0, 1.0),
-        (11.0, 1 + 0.1 * 256 / 10_000),
-        (9.0, 1 - 0.1 * 256 / 10_000),
-        (50.0, 1 + 0.2 * 256 / 10_000),  # the error is clipped
-        (0.0, 1 - 0.2 * 256 / 10_000),
-        (-1.0, 1 - 0.2 * 256 / 10_000),  # an estimate of a small KL can be negative
-    ],
-)
-def test_one_update_by_hand(kl, factor):
-    controller = AdaptiveKLController(0.05, target=10.0, horizon=10_000)
-    assert controller.update(kl, n_samples=256) == pytest.approx(0.05 * factor, rel=1e-12)
-    assert controller.coef == pytest.approx(0.05 * factor, rel=1e-12), "kept, not only returned"
-
-
-def settle(controller, n_samples, updates=1500):
-    """A plant: the KL drifts to 1 / coef nats, as a policy does that trades reward for KL."""
-    kl, rng = 0.0, random.Random(0)
-    for _ in range(updates):
-        kl += 0.1 * (1.0 / controller.coef - kl)
-        controller.update(kl + rng.gauss(0, 0.3), n_samples)
-    return kl
-
-
-@pytest.mark.parametrize("initial_coef", [0.02, 0.15, 1.0])
-def test_the_controller_reaches_its_target(initial_coef):
-    """From a KL of 50, 6.7 and 1 nats to the target of 6."""
-    controller = AdaptiveKLController(initial_coef, target=6.0, horizon=10_000)
-    assert settle(controller, n_samples=256) == pytest.approx(6.0, rel=0.1)
-    assert controller.coef == pytest.approx(1 / 6.0, rel=0.1)
-
-
-def test_a_controller_that_counts_batches_as_samples_never_arrives():
-    """What published copies do: one sample for a whole batch, and a horizon of 10,000."""
-    controller = AdaptiveKLController(0.02, target=6.0, horizon=10_000)
-    assert settle(controller, n_samples=1) > 40
-
-
-def test_a_fixed_controller_has_the_same_interface():
-    controller = FixedKLController(0.0)
-    assert controller.update(kl=50.0, n_samples=256) == controller.coef == 0.0
-
-
-def test_controllers_refuse_what_makes_no_sense():
-    for wrong in ({"target": 0.0}, {"target": -1.0}, {"horizon": 0}, {"horizon": math.nan}):
-        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be finite and above 0"):
-            AdaptiveKLController(**{"initial_coef": 0.1, "target": 6.0, "horizon": 100} | wrong)
-    with pytest.raises(ValueError, match="initial_coef.*FixedKLController"):
-        AdaptiveKLController(0.0, 6.0, 100)
-    controller = AdaptiveKLController(0.1, 6.0, horizon=100)
-    for kl in (math.nan, math.inf):
-        with pytest.raises(ValueError, match="kl is"):
-            controller.update(kl, 10)
-    for n_samples in (0, -3, 500):
-        with pytest.raises(ValueError, match="n_samples"):
-            controller.update(6.0, n_samples)
-    assert controller.coef == 0.1
-    assert controller.update(0.0, 499) > 0
-
 
 # --- simulated runs -------------------------------------------------------------------
 
@@ -237,7 +166,7 @@ def test_each_sick_run_has_exactly_its_finding(name, kind, steps):
 
 
 def test_every_check_has_a_sick_run_and_advice():
-    tables = checks.CHECKS, checks.CAUSE, checks.FIRST_KNOB
+    tables = checks.CHECKS, checks.ADVICE
     assert all(set(table) == {name for name, _, _ in CASES} | {"nan"} for table in tables)
 
 
@@ -252,12 +181,12 @@ def test_the_step_is_where_it_first_shows():
         ("gradient_explosion", "grad_norm", 1.0, 30.0),
         ("reward_hacking", "true_reward", 0.7, 0.3),
     ]:
-        history = {metric: [before] * 40 + [after] * 40, "reward": list(range(80))}
-        (finding,) = logged(history, max_kl=10).findings()
+        history = {"length": [20.0] * 80, "reward": list(range(80))}
+        history[metric] = [before] * 40 + [after] * 40
+        (finding,) = logged(history).findings()
         assert finding.name == name
         assert 40 <= finding.step <= (54 if name == "reward_hacking" else 44), finding
-        advice = checks.CAUSE[name], checks.FIRST_KNOB[name]
-        assert finding == Finding(name, finding.step, finding.evidence, *advice)
+        assert finding == Finding(name, finding.step, finding.evidence)
 
 
 def test_the_earliest_finding_comes_first():
@@ -265,14 +194,15 @@ def test_the_earliest_finding_comes_first():
         "kl": [1.0] * 30 + [99.0] * 30,
         "entropy": [0.3] * 20 + [0.001] * 40,
         "clip_fraction": [0.1] * 40 + [0.6] * 20,
+        "length": [20.0] * 60,
     }
-    assert names(history, max_kl=10) == ["entropy_collapse", "kl_explosion", "clip_fraction_high"]
+    assert names(history) == ["entropy_collapse", "kl_explosion", "clip_fraction_high"]
 
 
 def test_what_a_run_has_recovered_from_is_no_finding_but_an_explosion_is():
     calm, wild = [1.0] * 20, [50.0] * 10
-    assert names({"kl": calm + wild + calm}, max_kl=10) == []
-    assert names({"kl": calm + wild}, max_kl=10) == ["kl_explosion"]
+    assert names({"kl": calm + wild + calm, "length": [20.0] * 50}) == []
+    assert names({"kl": calm + wild, "length": [20.0] * 30}) == ["kl_explosion"]
     assert names({"grad_norm": calm + wild + [0.01] * 20}) == ["gradient_explosion"]
     assert names({"grad_norm": calm + wild[:3] + calm}) == [], "three spikes in a row"
 
@@ -366,13 +296,11 @@ def test_a_true_reward_that_is_measured_now_and_then():
     assert finding.name == "reward_hacking" and finding.step % 10 == 0
 
 
-def test_the_kl_limit_follows_the_length_unless_it_is_set():
+def test_the_kl_limit_follows_the_length():
     long, short = {"length": [600.0] * 20}, {"length": [20.0] * 20}
     kl = {"kl": [1.0] * 10 + [40.0] * 10}
     assert names(kl | long) == [] and names(kl | short) == ["kl_explosion"]
-    assert names(kl | long, max_kl=30) == ["kl_explosion"] and names(kl | short, max_kl=50) == []
-    _, unjudged = logged({"kl": [99.0] * 20}).judge()
-    assert unjudged["kl_explosion"] == "kl and length: 0 values, needs 10"
+    assert names({"kl": [99.0] * 20}) == [], "not judged without lengths"
 
 
 def test_truncation_at_a_level_and_as_a_rise():
@@ -424,8 +352,6 @@ def test_limits_can_be_set(monkeypatch):
     assert names(surer) == [] and names(surer, entropy_fraction=0.5) == ["entropy_collapse"]
     with pytest.raises(TypeError):
         RLMonitor(max_clip=0.1)
-    with pytest.raises(ValueError, match="at least 3"):
-        RLMonitor(window=2)
 
 
 # --- short histories, the report, the log ---------------------------------------------
@@ -433,19 +359,24 @@ def test_limits_can_be_set(monkeypatch):
 
 @pytest.mark.parametrize("steps", [0, 1, 9])
 def test_a_short_history_gives_nothing_and_says_so(steps, capsys):
-    monitor = RLMonitor(max_kl=10)
+    monitor = RLMonitor()
     for _ in range(steps):
-        monitor.log(kl=99.0, entropy=0.0, truncated=1.0, clip_fraction=1.0)
+        monitor.log(kl=99.0, length=10.0, entropy=0.0, truncated=1.0, clip_fraction=1.0)
     monitor.report()
     text = capsys.readouterr().out
     assert monitor.findings() == []
-    assert f"{steps} steps, no finding" in text
-    assert f"kl_explosion (kl: {steps} values, needs 10)" in text
-    assert "reward_hacking (reward and true_reward: 0 values, needs 6)" in text
+    assert f"{steps} steps, no finding\n" in text
+    few = (
+        "reward, true_reward, kl, entropy, grad_norm, clip_fraction, length, truncated, zero_spread"
+    )
+    assert f"Not judged, fewer than 10 values: {few}" in text
 
 
-def test_one_more_step_is_enough():
-    assert names({"kl": [99.0] * 10}, max_kl=10) == ["kl_explosion"]
+def test_one_more_step_is_enough(capsys):
+    history = {"kl": [99.0] * 10, "length": [10.0] * 10}
+    assert names(history) == ["kl_explosion"]
+    logged(history).report()
+    assert "values: reward, true_reward, entropy, grad_norm" in capsys.readouterr().out
 
 
 def test_the_report_prints_the_findings(capsys):
@@ -453,12 +384,14 @@ def test_the_report_prints_the_findings(capsys):
     monitor.report()
     text = capsys.readouterr().out
     (finding,) = monitor.findings()
-    for part in ("60 steps, 1 finding\n", f"kl_explosion, from step {finding.step}\n"):
+    for part in ("60 steps, 1 finding\n", f"kl_explosion, from step {finding.step}: "):
         assert part in text
-    for part in (finding.evidence, finding.cause, finding.first_knob):
+    for part in (finding.evidence, *checks.ADVICE["kl_explosion"]):
         assert part in text
-    assert "zero_spread (zero_spread: 0 values, needs 10)" in text and "kl_negative" not in text
-    assert "nats a token (limit 0.5" in finding.evidence
+    assert "fewer than 10 values: zero_spread\n" in text
+    assert ", limit 0.5" in finding.evidence
+    logged({"kl": [-1.0] * 20, "truncated": [0.9] * 20}).report()
+    assert "20 steps, 2 findings\n" in capsys.readouterr().out
 
 
 def test_log_keeps_what_it_is_given():
@@ -469,22 +402,11 @@ def test_log_keeps_what_it_is_given():
     assert type(monitor.history[0]["reward"]) is float
 
 
-def test_log_refuses_unknown_names_and_impossible_values():
+def test_log_refuses_unknown_names():
     monitor = RLMonitor()
     with pytest.raises(TypeError, match="true_rewrad.*true_reward"):
         monitor.log(reward=1.0, true_rewrad=0.5)
-    with pytest.raises(TypeError, match="kl: arguments of log are"):
-        monitor.log(extra={"kl": 1.0})
-    for name in ("clip_fraction", "truncated", "zero_spread", "value_explained_variance"):
-        with pytest.raises(ValueError, match=f"{name} is 1.5"):
-            monitor.log(**{name: 1.5})
-    for name in ("entropy", "grad_norm", "length", "clip_fraction"):
-        with pytest.raises(ValueError, match=f"{name} is -0.5"):
-            monitor.log(**{name: -0.5})
     assert monitor.history == [], "what is refused leaves no trace"
-    monitor.log(reward=-5, true_reward=-5, kl=-5, value_explained_variance=-5)
-    monitor.log(clip_fraction=1.0, entropy=-1e-9)
-    assert len(monitor.history) == 2
 
 
 def test_the_state_survives_json_and_the_run_goes_on():
@@ -535,8 +457,8 @@ def test_a_logged_nan_is_a_finding_even_in_a_short_history():
 
 
 def test_nan_does_not_hide_what_else_is_wrong():
-    history = {"kl": [1.0] * 20 + [math.nan] + [99.0] * 20}
-    assert names(history, max_kl=10) == ["nan", "kl_explosion"]
+    history = {"kl": [1.0] * 20 + [math.nan] + [99.0] * 20, "length": [20.0] * 41}
+    assert names(history) == ["nan", "kl_explosion"]
 
 
 def little_model():
@@ -549,8 +471,7 @@ def test_finite_training_passes():
     loss = model(torch.randn(5, 3)).square().mean()
     loss.backward()
     check_finite(loss, model)
-    check_finite({"policy_loss": 1.0, "value_loss": loss})
-    check_finite(loss, {"w": torch.zeros(3)})
+    check_finite(1.0)
 
 
 def test_nan_never_reaches_the_weights():
@@ -560,7 +481,7 @@ def test_nan_never_reaches_the_weights():
     optimizer = torch.optim.Adam(model.parameters())
     mask = torch.zeros(5, 1)
     monitor.log(reward=0.0)
-    with pytest.raises(FloatingPointError, match="loss \\(nan\\), gradient of 0.weight"):
+    with pytest.raises(FloatingPointError, match="loss, gradient of 0.weight"):
         loss = (model(torch.randn(5, 3)) * mask).sum() / mask.sum()
         loss.backward()
         monitor.check_finite(loss, model)
@@ -575,30 +496,25 @@ def test_the_culprit_is_named():
     model = little_model()
     model(torch.ones(1, 3)).sum().backward()
     model[2].weight.grad[0, :2] = torch.tensor([math.nan, -math.inf])
-    with pytest.raises(FloatingPointError, match="gradient of 2.weight .1 NaN and 1 infinite of 4"):
+    with pytest.raises(FloatingPointError, match=r"^gradient of 2.weight not finite \(1 in all\)"):
         check_finite(0.0, model)
-    with pytest.raises(FloatingPointError, match="value_loss"):
-        check_finite({"policy_loss": 1.0, "value_loss": torch.tensor(math.inf)})
-    with pytest.raises(FloatingPointError, match="gradient of embed .*gradient of head"):
-        check_finite(0.0, {"embed": torch.tensor([math.nan]), "head": torch.tensor([math.inf])})
     model.zero_grad(set_to_none=False)
     model[0].bias.data[1] = math.nan
     with pytest.raises(FloatingPointError, match="weight 0.bias"):
         check_finite(0.0, model)
-    many = {f"w{i}": torch.tensor(math.nan) for i in range(9)}
-    with pytest.raises(FloatingPointError, match="w2 .* and 6 more"):
-        check_finite(0.0, many)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, math.inf)
+    with pytest.raises(FloatingPointError, match=r"0.weight, .*5 in all"):
+        check_finite(0.0, model)
 
 
 def test_half_precision_overflow_is_caught():
     score = torch.tensor([300.0], dtype=torch.float16)
-    with pytest.raises(FloatingPointError, match="loss .inf"):
+    with pytest.raises(FloatingPointError, match="^loss not finite"):
         check_finite((score * score).sum())
 
 
-def test_check_finite_before_backward_is_named():
-    with pytest.raises(ValueError, match="after loss.backward"):
-        check_finite(1.0, little_model())
+def test_frozen_layers_have_no_gradient_to_check():
     frozen = little_model()
     for parameter in frozen[0].parameters():
         parameter.requires_grad_(False)
@@ -642,10 +558,5 @@ def test_rises_need_to_exceed_the_noise():
         for seed in range(400):
             rng = random.Random(seed)
             values = [rise * min(i / 30, 1) + rng.gauss(0, 1) for i in range(90)]
-            risen += checks.has_risen(values, window=5)
+            risen += checks.has_risen(values)
         assert low <= risen / 400 <= high, rise
-
-
-def test_metrics_have_ranges():
-    assert set(METRICS) >= {"reward", "true_reward", "kl", "entropy", "grad_norm"}
-    assert all(low < high for _, low, high in METRICS.values())

@@ -1,12 +1,15 @@
 import copy
+import math
 
 import pytest
 import torch
+from torch import nn
 from transformers.cache_utils import DynamicLayer
 
+from utils.cache import CACHE_BLOCK, RoomyLayer, grouped_attention
 from utils.chat import encode_prompt, pad_left, stop_token_ids
 from utils.logprobs import completion_logprobs
-from utils.rollout import CACHE_BLOCK, _RoomyLayer, grouped_attention, sample
+from utils.rollout import draw, sample
 
 VOCAB = 12  # small, so that stop tokens come often and all sequences can be enumerated
 PROMPTS = [[5, 6, 7], [8, 3, 9, 10, 11, 4, 6, 5, 3], [4], [9, 9, 10, 3, 5]]
@@ -135,6 +138,82 @@ def test_samples_follow_the_models_distribution(model, tokenizer, sampler, tempe
     assert statistic < freedom + 4 * (2 * freedom) ** 0.5, "4 standard deviations too far"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_draws_follow_the_softmax(dtype, temperature):
+    """Five very different rows over a large vocabulary, a third of it ruled out."""
+    sharpness = torch.tensor([0.0, 0.5, 2.0, 5.0, 20.0])[:, None]
+    logits = (torch.randn(5, 1000, generator=seeded()) * sharpness).to(dtype)
+    logits[:, ::3] = -torch.inf
+    probabilities = torch.softmax(logits.double() / temperature, dim=-1)
+    chances = 1 - torch.rand(40_000, dtype=torch.float64, generator=seeded(1))
+    for row, expected in zip(logits, probabilities, strict=True):
+        tokens, logprobs = draw(row.expand(len(chances), -1), temperature, chances)
+        counts = torch.bincount(tokens, minlength=1000).double()
+        assert not counts[::3].any()
+        allowed = expected > 0
+        statistic, freedom = chi_square(counts[allowed], expected[allowed])
+        assert statistic < freedom + 4 * (2 * max(freedom, 1)) ** 0.5
+        torch.testing.assert_close(logprobs.double(), expected[tokens].log(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("chance", [2.0**-53, 0.3, 0.5, 1 - 2.0**-53, 1.0])
+def test_a_token_of_probability_0_is_never_drawn(dtype, chance):
+    """Ruled out at both ends and in between, at the smallest and the largest uniform number."""
+    logits = torch.randn(200, 37, generator=seeded()).to(dtype)
+    logits[:, [0, 1, 5, 6, 20, 35, 36]] = -torch.inf
+    logits[:50, 10:] = -200.0  # underflows to 0
+    tokens, logprobs = draw(logits, 1.0, torch.full((200,), chance, dtype=torch.float64))
+    assert (torch.softmax(logits.float(), -1).gather(1, tokens[:, None]) > 0).all()
+    assert logprobs.isfinite().all()
+    allowed = (torch.softmax(logits.float(), -1) > 0).long()
+    first, last = allowed.argmax(1), 36 - allowed.flip(1).argmax(1)
+    if chance < 1e-9:
+        assert torch.equal(tokens, first)
+    if chance > 1 - 1e-9:
+        assert torch.equal(tokens, last)
+
+
+def test_a_uniform_number_draws_the_token_whose_interval_it_lies_in():
+    logits = torch.tensor([0.1, 0.2, 0.4, 0.3]).log().expand(7, -1)
+    chances = torch.tensor([0.05, 0.0999, 0.1001, 0.2999, 0.3001, 0.6999, 0.7001]).double()
+    assert draw(logits, 1.0, chances)[0].tolist() == [0, 0, 1, 1, 2, 2, 3]
+    # A probability of 1e-9 behind one near 1 is lost where sums are kept in float32.
+    rare = torch.tensor([0.0, math.log(1e-9)]).expand(2, -1)
+    chances = torch.tensor([1 - 2e-9, 1 - 5e-10], dtype=torch.float64)
+    assert draw(rare, 1.0, chances)[0].tolist() == [0, 1]
+
+
+def test_uniform_numbers_are_above_0_and_reach_1(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "uniform_", lambda x, generator: x.zero_())  # in [0, 1)
+    seen = []
+
+    def watched(logits, temperature, chances):
+        seen.append(chances)
+        return draw(logits, temperature, chances)
+
+    monkeypatch.setattr("utils.rollout.draw", watched)
+    sample(model, tokenizer, PROMPTS, 2, 3)
+    assert all((chances == 1).all() for chances in seen)
+
+
+@pytest.mark.parametrize("max_batch", [1, 16, 40])
+def test_what_a_row_says_does_not_depend_on_the_rows_beside_it(model, tokenizer, max_batch):
+    together = sample(model, tokenizer, PROMPTS, 8, LIMIT, 1.0, seeded())
+    apart = sample(model, tokenizer, PROMPTS, 8, LIMIT, 1.0, seeded(), max_batch=max_batch)
+    assert torch.equal(together.completion_ids, apart.completion_ids)
+    torch.testing.assert_close(together.logprobs, apart.logprobs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_nan_are_reported(model, tokenizer, temperature):
+    broken = copy.deepcopy(model)
+    broken.lm_head.weight.data[3, 0] = torch.nan
+    with pytest.raises(FloatingPointError, match="logits are NaN"):
+        sample(broken, tokenizer, PROMPTS, 2, 3, temperature)
+
+
 def test_every_row_ends_at_its_stop_token_or_at_the_limit(model, tokenizer):
     stops = set(stop_token_ids(tokenizer))
     rollout = sample(model, tokenizer, PROMPTS, 16, LIMIT, 1.0, seeded())
@@ -206,21 +285,23 @@ def test_no_more_than_max_batch_rows_run_at_once(model, tokenizer):
         assert max(rows) == 4
         rows.clear()
         sample(model, tokenizer, PROMPTS, 8, LIMIT, 1.0, seeded(), max_batch=5)
-        assert max(rows) == 8, "one group at least"
-        assert rows[-1] < 8, "finished rows leave the batch"
+        assert max(rows) <= 8 and rows[-1] < 8, "finished rows leave the batch"
+        rows.clear()
+        sample(model, tokenizer, PROMPTS, 8, 3, 1.0, seeded(), max_batch=5, stop_ids=[VOCAB])
+        assert rows == [1, 8, 8] * 4, "one group at least"
     finally:
         hook.remove()
 
 
 def test_one_seed_gives_one_rollout(model, tokenizer):
-    def draw(generator):
+    def texts(generator):
         return sample(model, tokenizer, PROMPTS, 4, LIMIT, 1.0, generator).texts
 
-    assert draw(seeded(1)) == draw(seeded(1)) != draw(seeded(2))
+    assert texts(seeded(1)) == texts(seeded(1)) != texts(seeded(2))
     torch.manual_seed(3)
-    first = draw(None)
+    first = texts(None)
     torch.manual_seed(3)
-    assert draw(None) == first != draw(None)
+    assert texts(None) == first != texts(None)
 
 
 def test_a_generator_leaves_the_global_random_state_alone(model, tokenizer):
@@ -260,15 +341,17 @@ def test_it_samples_in_eval_mode_and_restores_the_mode(model, tokenizer, trainin
 @pytest.mark.parametrize("key_heads", [1, 2, 6])
 @pytest.mark.parametrize("masked", [True, False])
 def test_grouped_attention_is_attention_over_repeated_keys(key_heads, masked):
-    draw = seeded()
-    query = torch.randn(3, 6, 1, 4, generator=draw)  # (b, H, 1, D)
-    key, value = torch.randn(2, 3, key_heads, 5, 4, generator=draw)  # (b, K, L, D) each
+    numbers = seeded()
+    query = torch.randn(3, 6, 1, 4, generator=numbers)  # (b, H, 1, D)
+    key, value = torch.randn(2, 3, key_heads, 5, 4, generator=numbers)  # (b, K, L, D) each
     mask = torch.ones(3, 1, 1, 5, dtype=torch.bool)
     mask[0, ..., :2] = mask[2, ..., :4] = not masked
     repeated = [x.repeat_interleave(6 // key_heads, dim=1) for x in (key, value)]
     weights = (query @ repeated[0].mT * 0.7).masked_fill(~mask, -torch.inf).softmax(-1)
     expected = (weights @ repeated[1]).transpose(1, 2)  # (b, 1, H, D)
-    output, _ = grouped_attention(None, query, key, value, mask if masked else None, scaling=0.7)
+    output, _ = grouped_attention(
+        nn.Identity(), query, key, value, mask if masked else None, scaling=0.7
+    )
     torch.testing.assert_close(output, expected)
 
 
@@ -280,7 +363,7 @@ def test_a_roomy_cache_holds_what_a_growing_one_holds():
 
     theirs = DynamicLayer()
     theirs.update(*states(5, 7))
-    ours = _RoomyLayer(theirs)
+    ours = RoomyLayer(theirs)
     for step in range(100):
         new = states(len(ours.keys), CACHE_BLOCK + 1 if step == 80 else 1)
         for mine, full in zip(ours.update(*new), theirs.update(*new), strict=True):
@@ -294,13 +377,13 @@ def test_a_roomy_cache_holds_what_a_growing_one_holds():
 
 def test_the_cache_is_copied_once_a_block_not_once_a_token(model, tokenizer, monkeypatch):
     copies = []
-    make_room = _RoomyLayer._make_room
+    make_room = RoomyLayer._make_room
 
     def noted(layer, keys, values, tokens):
         copies.append(keys.shape[2])
         make_room(layer, keys, values, tokens)
 
-    monkeypatch.setattr(_RoomyLayer, "_make_room", noted)
+    monkeypatch.setattr(RoomyLayer, "_make_room", noted)
     length = CACHE_BLOCK + 3
     sample(model, tokenizer, [[5, 6]], 2, length, stop_ids=[10**6])
     assert len(copies) == 2 * model.config.num_hidden_layers

@@ -1,23 +1,22 @@
 """Supervised fine-tuning: the masked cross-entropy."""
 
-import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from utils.chat import IGNORE
 from utils.logprobs import align, gather_logprobs
 
 
-def sft_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+def sft_loss(
+    logits: Float[Tensor, "*shape V"], labels: Int[Tensor, "*shape"]
+) -> tuple[Float[Tensor, ""], dict[str, float]]:
     """Masked next-token cross-entropy of supervised fine-tuning.
 
     loss = -1/N sum_{t: labels[t] != -100} log pi(labels[t] | tokens before t)
 
-    logits (B, L, V) as the model returns them; labels (B, L) not shifted, -100 where ignored
-    (prompt, padding). Or, from `logprobs.label_logits`, logits (N, V) and the labels (N,) that they
-    predict. N counts the completion tokens of the whole batch, so every token weighs the same, as
-    in `torch.nn.functional.cross_entropy` and TRL. The first token is never predicted.
-
-    Metrics: loss (nats a token), perplexity (its exponential), token_accuracy (share of the N
-    tokens that are the model's first choice), tokens (N). ValueError when every label is ignored.
+    logits (B, L, V) and labels (B, L), not shifted, -100 where ignored (prompt, padding); or, from
+    `logprobs.label_logits`, logits (N, V) and the labels (N,) that they predict. N counts the
+    completion tokens of the whole batch: every token weighs the same. ValueError if N is 0.
     """
     if logits.ndim == 2 and labels.shape == logits.shape[:1]:
         predictions, targets = logits, labels  # (N, V), (N,): nothing to shift

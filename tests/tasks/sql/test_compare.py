@@ -23,6 +23,7 @@ from tasks.sql.compare import (
     ContextError,
     UnsupportedGoldError,
     execution_match,
+    is_telling,
     is_valid_sql,
     run_query,
     same_rows,
@@ -474,10 +475,16 @@ def test_same_rows_agrees_with_counting(rows, rng):
         "SELECT name FROM singer WHERE age > 20 AND age < 10",
         "SELECT MAX(age) FROM singer WHERE age < 1 AND age > 5",
         "SELECT COUNT(*) FROM singer WHERE name != name",
+        "SELECT 25",
+        "SELECT COUNT(*) > 0 FROM singer",
+        "SELECT name FROM singer WHERE age = 64 - 60 - 59 = 183",
+        "SELECT SUM(age) FROM singer WHERE country = 'Peru' OFFSET 340",
     ],
 )
 def test_a_gold_answer_without_content_is_matched_by_its_own_text_only(gold):
-    assert execution_match(SINGER, gold.lower() + ";", gold)
+    assert not is_telling(SINGER, gold)
+    shouted = gold if "'" in gold else gold.lower()
+    assert execution_match(SINGER, shouted + ";", gold)
     assert not execution_match(SINGER, f"SELECT * FROM ({gold})", gold)
 
 
@@ -701,6 +708,8 @@ HOSTILE = [
     ("refused", "SELECT date('NOW')"),
     ("refused", "SELECT strftime('%Y', 'now', '-1 day')"),
     ("refused", "SELECT time ( )"),
+    ("refused", "SELECT strftime('%Y')"),
+    ("refused|error", "SELECT unixepoch('now')"),
     ("refused", "SELECT name FROM sqlite_master"),
     ("refused", "SELECT COUNT(*) FROM sqlite_schema"),
     ("refused", "SELECT * FROM pragma_table_info('singer')"),
@@ -819,9 +828,7 @@ QUERIES = st.builds(
 def test_generated_queries_match_themselves(gold, other):
     assert execution_match(SINGER, gold, gold)
     alias = gold.replace("singer.", "s.").replace("FROM singer", "FROM singer AS s")
-    databases = sqlbox._reference(SINGER, gold).databases
-    empty = not any(cell for database in databases for row in database.rows for cell in row)
-    assert execution_match(SINGER, alias, gold) is not empty
+    assert execution_match(SINGER, alias, gold) is is_telling(SINGER, gold)
     # A match holds in a database made for `other`, too. Known exception: LIKE 'Oslo' on a number
     # column against = 'Oslo', because number columns get no texts that differ in case only.
     if "LIKE" not in gold + other and execution_match(SINGER, other, gold):
@@ -833,8 +840,18 @@ def test_generated_queries_match_themselves(gold, other):
 
 
 def test_the_same_text_gives_the_same_rows_in_every_process():
-    call = f"run_query({SINGER!r}, 'SELECT * FROM singer', {GOLD!r})"
-    code = f"from tasks.sql.compare import run_query; print({call})"
+    song = f"{SINGER}; CREATE TABLE song (by TEXT, title TEXT, plays INTEGER)"
+    gold = (
+        "SELECT T1.name, COUNT(*) FROM singer T1 JOIN song T2 ON T1.name = T2.by JOIN singer T3 ON "
+        "T2.title = T3.name WHERE T1.country = 'Chad' AND NOT T3.age IN (SELECT plays FROM song "
+        "WHERE length(title) > 7) GROUP BY T2.by HAVING COUNT(*) > 3 ORDER BY 2 DESC"
+    )
+    calls = ", ".join(
+        f"run_query({context!r}, 'SELECT * FROM singer', {sql!r}, {i}).rows"
+        for context, sql in ((SINGER, GOLD), (song, gold))
+        for i in range(4)
+    )
+    code = f"from tasks.sql.compare import run_query; print({calls})"
     shown = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -842,7 +859,7 @@ def test_the_same_text_gives_the_same_rows_in_every_process():
             capture_output=True,
             check=True,
         ).stdout
-        for seed in ("1", "2")
+        for seed in ("1", "2", "3")
     }
     assert len(shown) == 1 and len(shown.pop()) > 500
 

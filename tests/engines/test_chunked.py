@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from trl.trainer.utils import selective_log_softmax
 
+from engines.chunked import chunked_logprobs
 from utils import logprobs as lp
 
 torch.set_num_threads(1)
@@ -37,7 +38,7 @@ def gradients(logprobs, *leaves):
 @pytest.mark.truth("chunked_logprobs", "loop")
 def test_against_a_loop():
     hidden, weight, ids = inputs(2, 3)
-    got = lp.chunked_logprobs(hidden, weight, ids, temperature=0.7, chunk=4)
+    got = chunked_logprobs(hidden, weight, ids, temperature=0.7, chunk=4)
     assert got.shape == (2, 3)
     for b in range(2):
         for t in range(3):
@@ -53,7 +54,7 @@ def test_against_a_loop():
 def test_the_probabilities_of_all_tokens_add_up_to_one():
     hidden, weight, _ = inputs(1)
     every = hidden.expand(VOCAB, WIDTH), weight, torch.arange(VOCAB)
-    assert lp.chunked_logprobs(*every, temperature=1.3, chunk=3).exp().sum().item() == (
+    assert chunked_logprobs(*every, temperature=1.3, chunk=3).exp().sum().item() == (
         pytest.approx(1, abs=1e-12)
     )
 
@@ -63,7 +64,7 @@ def test_the_probabilities_of_all_tokens_add_up_to_one():
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_same_values_and_gradients_as_the_whole(chunk, temperature):
     hidden, weight, ids = inputs(2, 3, seed=chunk)
-    got = lp.chunked_logprobs(hidden, weight, ids, temperature, chunk)
+    got = chunked_logprobs(hidden, weight, ids, temperature, chunk)
     expected = whole(hidden, weight, ids, temperature)
     torch.testing.assert_close(got, expected)
     for ours, right in zip(
@@ -77,14 +78,14 @@ def test_same_values_and_gradients_as_the_whole(chunk, temperature):
 def test_gradient_against_finite_differences():
     hidden, weight, ids = inputs(3)
     assert torch.autograd.gradcheck(
-        lambda h, w: lp.chunked_logprobs(h, w, ids, 0.8, 2), (hidden, weight)
+        lambda h, w: chunked_logprobs(h, w, ids, 0.8, 2), (hidden, weight)
     )
 
 
 @pytest.mark.truth("chunked_logprobs", "trl", "gradient")
 def test_against_trl():
     hidden, weight, ids = inputs(3, 5, dtype=torch.float32)
-    got = lp.chunked_logprobs(hidden, weight, ids, chunk=4)
+    got = chunked_logprobs(hidden, weight, ids, chunk=4)
     theirs = selective_log_softmax(hidden @ weight.T, ids)
     torch.testing.assert_close(got, theirs, atol=1e-5, rtol=1e-5)
     for ours, right in zip(
@@ -95,7 +96,7 @@ def test_against_trl():
 
 def test_half_precision_is_summed_in_float32():
     hidden, weight, ids = inputs(40, dtype=torch.bfloat16, spread=1.0)
-    got = lp.chunked_logprobs(hidden, weight, ids, chunk=3)
+    got = chunked_logprobs(hidden, weight, ids, chunk=3)
     expected = whole(hidden, weight, ids)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, expected)
@@ -109,7 +110,7 @@ def test_half_precision_is_summed_in_float32():
 def test_a_frozen_head_gets_no_gradient():
     hidden, weight, ids = inputs(5)
     expected = gradients(whole(hidden, weight, ids), hidden)[0]
-    logprobs = lp.chunked_logprobs(hidden, weight.detach(), ids, chunk=2)
+    logprobs = chunked_logprobs(hidden, weight.detach(), ids, chunk=2)
     torch.testing.assert_close(gradients(logprobs, hidden)[0], expected)
 
 
@@ -150,7 +151,7 @@ def test_no_tensor_is_larger_than_it_must_be(chunk, frozen, largest):
         whole(hidden, weight, ids).sum().backward()
     assert run.largest == 30 * 50
     with LargestTensor() as run:
-        lp.chunked_logprobs(hidden, weight, ids, chunk=chunk).sum().backward()
+        chunked_logprobs(hidden, weight, ids, chunk=chunk).sum().backward()
     assert run.largest == largest
 
 
@@ -167,4 +168,4 @@ def test_no_tensor_is_larger_than_it_must_be(chunk, frozen, largest):
 def test_misuse_is_refused(change, message):
     hidden, weight, ids = inputs(3)
     with pytest.raises(ValueError, match=message):
-        lp.chunked_logprobs(**{"hidden": hidden, "weight": weight, "ids": ids, **change})
+        chunked_logprobs(**{"hidden": hidden, "weight": weight, "ids": ids, **change})

@@ -4,14 +4,17 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from utils.models import ADAPTER, ADAPTER_CONFIG, provenance, whole_folder
+from utils.models import ADAPTER, HEAD, checkpoint_path, whole_folder
 from utils.profiles import Profile
+
+PROVENANCE = "provenance.json"  # beside weights, by `make model`
 
 
 class LoRALinear(nn.Module):
@@ -126,6 +129,14 @@ def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [p for m in _adapters(model).values() for p in (m.lora_a, m.lora_b)]
 
 
+def provenance(profile: Profile) -> dict[str, Any]:
+    """Where the base's weights come from: to be stored beside every number made with them."""
+    file = Path(checkpoint_path(profile, "base")) / PROVENANCE
+    if file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    return {"source": profile.base_model, "weights": "as published"}
+
+
 def save_adapter(
     model: nn.Module, folder: str | Path, profile: Profile, starts_from: str = "base"
 ) -> Path:
@@ -144,22 +155,22 @@ def save_adapter(
         raise ValueError(f"an adapter would lose {lost[0]}, which trains too: save it merged")
     tensors = {f"{n}.lora_A.weight": m.lora_a for n, m in adapters.items()}
     tensors |= {f"{n}.lora_B.weight": m.lora_b for n, m in adapters.items()}
-    tensors |= {"score.weight": head.weight} if head else {}
     first = next(iter(adapters.values()))
+    said = {key: value for key, value in provenance(profile).items() if isinstance(value, str)}
     rank = len(first.lora_a)
     config = {
         "peft_type": "LORA",
-        "base_model_name_or_path": profile.base_model,
+        "base_model_name_or_path": said.get("model", profile.base_model),
         "r": rank,
         "lora_alpha": first.scaling * rank,
         "target_modules": sorted(adapters),
         "modules_to_save": ["score"] if head else None,
         "inference_mode": True,
     }
-    said = {"format": "pt", "starts_from": starts_from}
-    said |= {k: v for k, v in provenance(profile).items() if isinstance(v, str)}
-    halves = {f"base_model.model.{n}": t.detach().half().cpu() for n, t in tensors.items()}
+    tensors = {f"base_model.model.{name}": tensor for name, tensor in tensors.items()}
+    tensors |= {HEAD: head.weight} if head else {}
+    halves = {name: t.detach().half().cpu().contiguous() for name, t in tensors.items()}
     with whole_folder(folder) as fresh:
-        save_file({n: t.contiguous() for n, t in halves.items()}, fresh / ADAPTER, metadata=said)
-        (fresh / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        save_file(halves, fresh / ADAPTER, said | {"format": "pt", "starts_from": starts_from})
+        (fresh / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
     return Path(folder).expanduser().absolute()

@@ -1,0 +1,182 @@
+"""Tests of what is read from a query: bounds on parsing, conditions, joins, groups."""
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.sql import syntax
+from tasks.sql.read import read_query
+from tasks.sql.sandbox import admit
+from tasks.sql.text import names_in, parse_schema, phrases, tokenize
+
+SCHEMA = parse_schema(
+    "CREATE TABLE stall (stall_id INTEGER, owner TEXT, rent REAL, since DATE);"
+    "CREATE TABLE visit (stall_ref INTEGER, guest TEXT, spent INTEGER)"
+)
+
+
+def read(sql):
+    return read_query(*admit(sql, SCHEMA), SCHEMA)
+
+
+def conditions_of(sql):
+    facts = read(sql)
+    return {(*facts.place(term), test.sql) for term, found in facts.tests.items() for test in found}
+
+
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [
+        ("rent > 40", {("rent", "c > 40")}),
+        ("40 > rent", {("rent", "c < 40")}),
+        ("-1.5 <= s.rent", {("rent", "c >= -1.5")}),
+        ("NOT rent > 40", {("rent", "NOT (c > 40)")}),
+        (
+            "NOT (rent > 40 OR owner = 'Bo')",
+            {("rent", "NOT (c > 40)"), ("owner", "NOT (c = 'Bo')")},
+        ),
+        ('owner = "Bo"', {("owner", "c = 'Bo'")}),
+        ("owner = 'O''Hara'", {("owner", "c = 'O''Hara'")}),
+        ("rent BETWEEN 2 AND 2 + 7", {("rent", "c >= 2"), ("rent", "c <= 9")}),
+        ("owner IN ('Bo', 'Al')", {("owner", "c = 'Bo'"), ("owner", "c = 'Al'")}),
+        ("owner IS NOT NULL", {("owner", "NOT (c IS NULL)")}),
+        ("since LIKE '2011%'", {("since", "c LIKE '2011%'")}),
+        ("stall_id = 12345678901234567", {("stall_id", "c = 12345678901234567")}),
+        ("length(owner) > 8", {("owner", "LENGTH(c) > 8")}),
+        ("'07' = strftime('%m', since)", {("since", "'07' = STRFTIME('%m', c)")}),
+        ("abs(rent - 5) < 2 AND owner = 'Bo'", {("rent", "ABS(c - 5) < 2"), ("owner", "c = 'Bo'")}),
+    ],
+)
+def test_conditions_are_read_with_their_column(condition, found):
+    wanted = {("stall", *each) for each in found}
+    assert conditions_of(f"SELECT owner FROM stall AS s WHERE {condition}") == wanted
+
+
+def test_columns_are_followed_through_inner_queries():
+    for sql in (
+        "SELECT o FROM (SELECT owner AS o, rent AS r FROM stall) WHERE r > 6",
+        "WITH w(o, r) AS (SELECT owner, rent FROM stall) SELECT x.o FROM w x WHERE x.r > 6",
+        "SELECT owner FROM stall WHERE owner IN (SELECT owner FROM stall WHERE rent > 6)",
+        "SELECT owner FROM stall s WHERE EXISTS (SELECT 1 FROM visit WHERE s.rent > 6)",
+        "SELECT CASE WHEN rent > 6 THEN 1 END FROM stall",
+        "SELECT owner, rent AS r FROM stall WHERE r > 6",
+    ):
+        assert conditions_of(sql) == {("stall", "rent", "c > 6")}, sql
+
+
+def test_joins_link_columns_and_negations_link_them_loosely():
+    facts = read("SELECT 1 FROM stall s JOIN visit v ON s.stall_id = v.stall_ref")
+    assert facts.root((1, "stall_ref")) == facts.root((0, "stall_id")) and not facts.loose
+    facts = read("SELECT owner FROM stall INTERSECT SELECT guest FROM visit")
+    assert facts.root((1, "guest")) == (0, "owner")
+    for sql in (
+        "SELECT owner FROM stall EXCEPT SELECT guest FROM visit",
+        "SELECT owner FROM stall WHERE NOT owner IN (SELECT guest FROM visit)",
+        "SELECT 1 FROM stall WHERE NOT EXISTS (SELECT 1 FROM visit WHERE owner = guest)",
+    ):
+        facts = read(sql)
+        assert not facts.links and [set(pair) for pair in facts.loose] == [
+            {(0, "owner"), (1, "guest")}
+        ]
+
+
+@pytest.mark.parametrize(
+    ("having", "bound"),
+    [
+        ("COUNT(*) > 3", ("COUNT", False, None, 3)),
+        ("3 < COUNT(*)", ("COUNT", False, None, 3)),
+        ("COUNT(DISTINCT guest) = 4", ("COUNT", True, (0, "guest"), 4)),
+        ("NOT SUM(spent) <= 70", ("SUM", False, (0, "spent"), 70)),
+        ("total <= 70", ("SUM", False, (0, "spent"), 70)),
+    ],
+)
+def test_bounds_on_groups_are_read(having, bound):
+    sql = f"SELECT stall_ref, SUM(spent) AS total FROM visit GROUP BY stall_ref HAVING {having}"
+    (group,) = read(sql).groups
+    assert [tuple(each) for each in group.bounds] == [bound]
+    assert group.keys == [(0, "stall_ref")]
+
+
+@pytest.mark.parametrize(
+    ("sql", "steady"),
+    [
+        ("SELECT owner FROM stall WHERE rent > 4", True),
+        ("SELECT COUNT(*), MAX(rent) FROM stall", True),
+        ("SELECT owner, COUNT(*) FROM stall GROUP BY owner", True),
+        ("SELECT since, COUNT(*) FROM stall GROUP BY owner", False),
+        ("SELECT owner, MAX(rent) FROM stall", False),
+        ("SELECT *, MAX(rent) FROM stall", False),
+        ("SELECT owner FROM stall LIMIT 2", False),
+        ("SELECT owner FROM stall ORDER BY rent", False),
+        ("SELECT group_concat(owner) FROM stall", False),
+        ("SELECT a FROM (SELECT owner AS a, MAX(rent) FROM stall)", False),
+        ("SELECT row_number() OVER (PARTITION BY owner) FROM stall", False),
+    ],
+)
+def test_answers_that_may_hang_on_stored_order_are_known(sql, steady):
+    assert read(sql).steady is steady
+
+
+# Text that a model wrote
+
+NESTED = [
+    "SELECT " + "(" * 60 + "1" + ")" * 60,
+    "SELECT 1 FROM stall " + "JOIN visit " * 60,
+    "SELECT " + "NOT " * 200 + "1",
+    "SELECT " + "- " * 200 + "1",
+    "SELECT " + "CASE WHEN 1 THEN " * 40 + "1" + " END" * 40,
+    "SELECT 1" + " + 1" * 400,
+    "SELECT CAST(1 AS " + "STRUCT(" * 40,
+    "SELECT 1 FROM stall " + "( STRUCT " * 40,
+    "SELECT " + "EXISTS " * 150,
+]
+
+
+@pytest.mark.parametrize("sql", NESTED, ids=[sql[:30] for sql in NESTED])
+def test_deep_or_long_text_is_not_parsed(sql, monkeypatch):
+    monkeypatch.setattr(syntax.sqlglot, "parse_one", lambda *_, **__: pytest.fail("parsed"))
+    assert syntax.parse(sql, tokenize(sql)) is None
+
+
+def test_joins_without_on_that_are_parsed_take_little_time():
+    sql = "SELECT 1 FROM stall " + "JOIN visit " * syntax.MAX_JOINS
+    start = time.process_time()
+    assert syntax.parse(sql, tokenize(sql)) is not None
+    assert time.process_time() - start < 0.5  # 10 ms; twice as long with each further join
+
+
+WORDS = """SELECT FROM WHERE AND OR NOT ( ) , . * = < > BETWEEN IN LIKE IS NULL ORDER BY GROUP
+    LIMIT HAVING COUNT MAX DISTINCT AS WITH UNION EXCEPT owner rent stall visit 1 2.5 'x' "y" CASE
+    WHEN THEN END JOIN ON USING || CAST EXISTS INTERVAL [ ] :: -> @ $x ? OVER ESCAPE ;""".split()
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text() | st.lists(st.sampled_from(WORDS), max_size=40).map(" ".join))
+def test_no_text_raises(text):
+    for sql in (text, f"SELECT {text}", f"SELECT owner FROM stall WHERE {text}"):
+        tree = syntax.parse(sql, tokenize(sql))
+        if tree is not None:
+            read_query(sql, tokenize(sql), SCHEMA)
+
+
+def test_phrases_do_not_see_layout_but_new_names_functions_and_literals():
+    def found(sql):
+        return phrases(tokenize(sql), names_in(SCHEMA))
+
+    gold = found("SELECT owner FROM stall WHERE rent > 40 AND owner != 'Bo'")
+    for same in (
+        "SELECT s.owner FROM stall AS s WHERE 'Bo' <> s.owner AND 40 < s.rent",
+        'SELECT * FROM (SELECT "owner" FROM "stall" WHERE "owner" != \'Bo\' AND rent > 40)',
+    ):
+        assert found(same) <= gold
+    for other in (
+        "SELECT owner FROM stall WHERE rent > 41",
+        "SELECT owner FROM stall WHERE rent > 40 AND owner != 'bo'",
+        "SELECT owner FROM stall WHERE owner > 40",
+        "SELECT owner FROM stall WHERE stall_id > 40",
+        "SELECT owner FROM stall WHERE abs(rent) > 40",
+        "SELECT guest FROM visit WHERE owner != 'Bo'",
+    ):
+        assert not found(other) <= gold, other
