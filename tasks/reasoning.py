@@ -5,6 +5,7 @@
 | profile    | demonstrations (warm-up)          | problems (GRPO and test)            |
 |------------|-----------------------------------|-------------------------------------|
 | `tiny`     | made-up word problems             | made-up word problems               |
+| `smol`     | everyday word problems            | everyday word problems              |
 | `small`    | GSM8K, with its solutions         | GSM8K                               |
 | `qwen3_4b` | OpenMathReasoning-mini, filtered  | DAPO-Math-17k, one in 20 held out   |
 """
@@ -14,7 +15,7 @@ import re
 import zlib
 from dataclasses import dataclass
 
-from tasks import math
+from tasks import math, word_problems
 from tasks.rewards import normalise_number, same_answer
 from tasks.source import load_rows
 from utils.profiles import Profile
@@ -69,6 +70,9 @@ def problems(profile: Profile, split: str, n: int, seed: int = 0) -> list[Proble
         found = dapo(split)
         random.Random(f"reasoning/{split}/{seed}").shuffle(found)
         return found[:n]
+    if profile.name == "smol":
+        examples = word_problems.make_examples(split, n, seed)
+        return [Problem(e.question, e.answer) for e in examples]
     if profile.use_hub:
         found = math.load_gsm8k(split)
         random.Random(f"reasoning/{split}/{seed}").shuffle(found)
@@ -85,6 +89,9 @@ def demonstrations(profile: Profile, n: int, seed: int = 0) -> list[Problem]:
     """
     if profile.name == "qwen3_4b":
         return open_math()[:n]
+    if profile.name == "smol":
+        examples = word_problems.make_examples("train", n, seed)
+        return [Problem(e.question, e.answer, "; ".join(e.steps)) for e in examples]
     if profile.use_hub:
         found = math.load_gsm8k("train")
         random.Random(f"reasoning/shown/{seed}").shuffle(found)

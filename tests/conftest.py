@@ -1,5 +1,6 @@
 """Shared fixtures: checked shapes, one thread, a tokenizer, a random model, real data."""
 
+import copy
 import importlib.util
 import os
 from pathlib import Path
@@ -10,6 +11,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -32,6 +35,15 @@ LINES = [
     "Tom has 12 apples. He buys 7 more and gives away 5. How many apples does Tom have now?",
     "user\nassistant\nThe film was not good, but I liked the actors.\n",
 ]
+
+# The template of SmolLM2-135M-Instruct, with its system turn where none is given.
+SMOLLM2_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    "<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{% endif %}"
+)
 
 
 def pytest_configure() -> None:
@@ -98,12 +110,44 @@ def make_random_model(
         return Qwen3ForCausalLM(Qwen3Config(vocab_size=vocab_size, **{**settings, **config})).eval()
 
 
+def make_random_llama(vocab_size: int, seed: int = 0, **config) -> LlamaForCausalLM:
+    """SmolLM2's architecture with random weights: 9 query heads on 3 key heads, tied embeddings."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        settings = {
+            "hidden_size": 72,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "rope_theta": 100000.0,
+            "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 2048,
+            "initializer_range": 0.15,
+            "tie_word_embeddings": True,
+            "attn_implementation": "sdpa",
+            "bos_token_id": None,
+            "eos_token_id": None,
+            "pad_token_id": 0,
+        }
+        settings |= {"vocab_size": vocab_size, **config}
+        return LlamaForCausalLM(LlamaConfig(**settings)).eval()
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     """The shipped tokenizer; before the checkpoint exists, one trained on a few lines."""
     if (TINY_BASE / "tokenizer.json").is_file():
         return AutoTokenizer.from_pretrained(TINY_BASE)
     return small_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def speaks_like_smol(tokenizer):
+    """The tokenizer with SmolLM2's chat template."""
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = SMOLLM2_TEMPLATE
+    return changed
 
 
 @pytest.fixture(scope="session")
@@ -116,6 +160,12 @@ def make_model():
 def random_model(tokenizer):
     """Two layers, hidden size 64, random weights, eval mode. Shared: do not train it, copy it."""
     return make_random_model(len(tokenizer))
+
+
+@pytest.fixture(scope="session")
+def random_llama(tokenizer):
+    """SmolLM2's architecture, tiny, random weights, eval mode. Shared: do not train it, copy it."""
+    return make_random_llama(len(tokenizer))
 
 
 @pytest.fixture(scope="session")

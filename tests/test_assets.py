@@ -6,11 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from tasks import preferences, sql
 from utils import chat, evaluate, models, profiles, values
 
+SMOL = sorted((Path(__file__).resolve().parents[1] / "assets/smol").glob("*/"))
 ASSETS = Path(__file__).resolve().parents[1] / "assets/tiny"
+ADAPTER_FILES = {models.ADAPTER, "adapter_config.json", "README.md"}
+SMOLLM2 = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
+SMOLLM2 |= {"num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152}
 STAGES = {
     "base": ("Qwen3ForCausalLM", models.load_policy),
     "sft": ("Qwen3ForCausalLM", models.load_policy),
@@ -103,3 +109,23 @@ def test_the_base_card_states_the_measurements():
     card = (ASSETS / "base" / "README.md").read_text(encoding="utf-8")
     for said in ("word problems, greedy", "text-to-SQL, unseen tables, sampled", "step by step"):
         assert said in card
+
+
+@pytest.mark.parametrize("folder", SMOL, ids=[folder.name for folder in SMOL])
+def test_a_shipped_adapter_fits_smollm2_and_says_where_it_comes_from(folder):
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 5e6
+    assert {file.name for file in folder.iterdir()} == ADAPTER_FILES
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(**SMOLLM2))
+    with safe_open(folder / models.ADAPTER, "pt") as opened:
+        said, tensors = opened.metadata(), {n: opened.get_tensor(n) for n in opened.keys()}
+    assert said["starts_from"] in models.MADE_BY and said["weights"]
+    for name, tensor in tensors.items():
+        assert tensor.dtype == torch.float16 and tensor.isfinite().all()
+        module, _, part = name.removeprefix("base_model.model.").rpartition(".lora_")
+        if part:
+            linear = model.get_submodule(module)
+            wide = linear.in_features if part == "A.weight" else linear.out_features
+            assert wide in tensor.shape
+    heads = [name for name in tensors if name.endswith("score.weight")]
+    assert bool(heads) == (folder.name == "reward_model")

@@ -23,8 +23,9 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
 ACCEPTED = ROOT / "benchmarks/accepted.json"
-ROOMS = ("utils", "tasks", "exercises", "engines")
+ROOMS = ("utils", "relatives", "tasks", "exercises", "engines")
 STAGES = ("sft", "reward_model")  # shipped weights that a cell names; the base always counts
+TAGS = {"sweep": "sweep", "smol": "real"}  # end of a results file's name -> tag of its cells
 # Packages whose version decides a number; the others load, draw or test.
 DECIDING = ("torch", "transformers", "trl", "peft", "datasets", "numpy", "tokenizers")
 # Modules that show numbers and make none.
@@ -164,7 +165,7 @@ def stale(file: Path) -> dict[str, list[str]]:
     """
     document = json.loads(file.read_text(encoding="utf-8"))
     made_by = document.get("made_by", {})
-    tag = "sweep" if file.stem.endswith("_sweep") else None
+    tag = TAGS.get(file.stem.rpartition("_")[2])
     now = fingerprint(ROOT / "notebooks" / document["notebook"], tag)
     known = {(a["kind"], a["name"]): a["hash"] for a in accepted() if a["result"] == file.name}
 
@@ -172,6 +173,8 @@ def stale(file: Path) -> dict[str, list[str]]:
         if key not in made_by:
             return ["made before fingerprints were kept"]
         found = changes(made_by[key], now)
+        if tag == "real":  # these weights are not in the repository: no machine has to have them
+            found = [(kind, name) for kind, name in found if kind != "weights"]
         return [
             f"{kind} {name}"
             for kind, name in found

@@ -62,12 +62,17 @@ def make_models(
             models.save_checkpoint(made, tokenizer, folder / name)
 
 
-def leave_stages(made: Path, runs: Path, stages: Iterable[str] = ("sft", "reward_model")) -> None:
-    """Put what earlier lessons leave behind into the runs of `small`: links to `make_models`'."""
-    (runs / "small").mkdir(parents=True, exist_ok=True)
+def leave_stages(
+    made: Path,
+    runs: Path,
+    stages: Iterable[str] = ("sft", "reward_model"),
+    profile: str = "small",
+) -> None:
+    """Put what earlier lessons leave behind into the runs of a profile: links to `make_models`'."""
+    (runs / profile).mkdir(parents=True, exist_ok=True)
     for stage in stages:
         source = "reward_model" if stage == "reward_model" else "base"
-        (runs / "small" / stage).symlink_to(made / source)
+        (runs / profile / stage).symlink_to(made / source)
 
 
 def settings(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -22,16 +23,21 @@ from utils.chat import CHAT_TEMPLATE
 from utils.profiles import Profile, repo_root, runs_folder
 
 MADE_BY = {
-    "base": "scripts/build_tiny.py",
+    "base": "`make model` (smol) or scripts/build_tiny.py (tiny)",
     "sft": "notebooks/01_sft.ipynb",
     "reward_model": "notebooks/02_reward_model.ipynb",
+    "ppo": "notebooks/03_ppo.ipynb",
+    "dpo": "notebooks/04_dpo.ipynb",
+    "grpo": "notebooks/05_grpo.ipynb",
 }
+ADAPTER = "adapter_model.safetensors"  # in the place of a whole model: `lora.save_adapter`
+HEAD = "base_model.model.score.weight"  # a reward model's, in an adapter
 
 
 def checkpoint_path(profile: Profile, stage: str) -> str:
     """Folder (or, for the base of a hub profile, hub id) of a stage's checkpoint.
 
-    `stage` is "base", "sft" or "reward_model". Looks in `runs/<profile>/<stage>` (made by the
+    `stage` is a key of `MADE_BY`. Looks in `runs/<profile>/<stage>` (made by the
     learner), then in `assets/<profile>/<stage>` (shipped). The base is `profile.base_model`.
     """
     if stage not in MADE_BY:
@@ -44,7 +50,7 @@ def checkpoint_path(profile: Profile, stage: str) -> str:
         if os.environ.get("COURSE_BASE_MODEL"):
             hint = f"COURSE_BASE_MODEL={name} must name a saved model or a hub id."
     for place in places:
-        if (place / "config.json").is_file():
+        if (place / "config.json").is_file() or (place / ADAPTER).is_file():
             return str(place)
     if stage == "base" and re.fullmatch(r"[^./~][^/]*/[^/]+", name):  # owner/name
         return name
@@ -74,9 +80,9 @@ def load_tokenizer(profile: Profile, stage: str = "base") -> PreTrainedTokenizer
     A tokenizer without a template gets the course's ChatML. Its padding side is left, as
     sampling needs it; the collate functions of `utils.chat` pad on the side they state.
     """
-    tokenizer = AutoTokenizer.from_pretrained(
-        checkpoint_path(profile, stage), trust_remote_code=False, padding_side="left"
-    )
+    path = checkpoint_path(profile, stage)
+    path = checkpoint_path(profile, "base") if _starts_from(path) else path  # no token is new
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, padding_side="left")
     if tokenizer.chat_template is None:
         tokenizer.chat_template = CHAT_TEMPLATE
     if tokenizer.pad_token is None:
@@ -89,6 +95,27 @@ def load_tokenizer(profile: Profile, stage: str = "base") -> PreTrainedTokenizer
     return tokenizer
 
 
+def _starts_from(path: str) -> str | None:
+    """The stage that the adapter in a folder is added to; None for a whole model."""
+    if not (Path(path) / ADAPTER).is_file():
+        return None
+    with safe_open(Path(path) / ADAPTER, "pt") as opened:
+        return opened.metadata().get("starts_from", "base")
+
+
+def _merged(model: PreTrainedModel, path: str, with_head: bool) -> PreTrainedModel:
+    """The model with the adapter of a folder folded into its weights: an ordinary model again."""
+    from peft import PeftModel, get_peft_model_state_dict  # slow, and only for adapters
+
+    adapted = PeftModel.from_pretrained(model, path)
+    wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    with safe_open(Path(path) / ADAPTER, "pt") as opened:
+        unfit = (wanted | ({HEAD} if with_head else set())) ^ set(opened.keys())
+    if unfit:
+        raise ValueError(f"the adapter in {path} does not fit: {min(unfit)} has no counterpart")
+    return adapted.merge_and_unload().requires_grad_(True).eval()
+
+
 def _load(
     auto: type, profile: Profile, stage: str, may_miss: str = "", **options: Any
 ) -> tuple[PreTrainedModel, bool]:
@@ -98,6 +125,10 @@ def _load(
     weights are missing: transformers would make up random ones.
     """
     path = checkpoint_path(profile, stage)
+    if start := _starts_from(path):
+        model, is_new = _load(auto, profile, start, "score.weight", **options)
+        with_head = stage == "reward_model"
+        return _merged(model, path, with_head), is_new and not with_head
     options |= {"dtype": profile.dtype, "attn_implementation": "sdpa", "use_safetensors": True}
     with _quiet():
         model, report = auto.from_pretrained(
@@ -145,8 +176,6 @@ def save_checkpoint(
     with whole_folder(path) as fresh, _quiet():
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
-        for file in fresh.iterdir():  # safetensors writes files that only the owner can read
-            file.chmod((fresh / "config.json").stat().st_mode & 0o777)
     return Path(path).expanduser().absolute()
 
 
@@ -163,6 +192,8 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
     try:
         fresh.mkdir()
         yield fresh
+        for file in filter(Path.is_file, fresh.rglob("*")):
+            file.chmod(fresh.stat().st_mode & 0o666)  # safetensors' are for the owner only
         if path.exists():
             os.replace(path, old)  # a folder cannot replace a folder that is not empty
         os.replace(fresh, path)

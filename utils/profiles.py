@@ -19,7 +19,7 @@ class Profile:
 
     name: str
     base_model: str  # folder (relative to the repository) or hub id
-    device: str
+    device: str  # "auto": a GPU where there is one
     dtype: torch.dtype
     use_hub: bool  # True: real data sets (COURSE_DATA_DIR, else the hub); False: generated ones
     max_length: int  # tokens of prompt and completion together
@@ -31,11 +31,13 @@ class Profile:
     smoke: bool = False  # COURSE_SMOKE=1: tiny sizes, to test the code and not the learning
 
 
+SMOL = "runs/models/SmolLM2-135M-Instruct"  # `make model` puts it there
 PROFILES = {
     profile.name: profile
     for profile in (
         # tiny's tokenizer has one token for " SELECT" and needs three rare ones for "SELECT".
         Profile("tiny", "assets/tiny/base", "cpu", torch.float32, False, 256, 64, 512, " "),
+        Profile("smol", SMOL, "auto", torch.float32, True, 512, 128, 64, eval_prompts=300),
         Profile("small", "Qwen/Qwen3-0.6B-Base", "cuda", torch.bfloat16, True, 1024, 256, 64),
         Profile("qwen3_4b", "Qwen/Qwen3-4B-Base", "cuda", torch.bfloat16, True, 2048, 1024, 32),
     )
@@ -56,7 +58,8 @@ def get_profile(name: str | None = None) -> Profile:
             "starts, e.g. COURSE_PROFILE=tiny, or call get_profile('tiny')."
         )
     profile = PROFILES[name]
-    device = os.environ.get("COURSE_DEVICE") or profile.device
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    device = os.environ.get("COURSE_DEVICE") or profile.device.replace("auto", best)
     seed = os.environ.get("COURSE_SEED") or str(profile.seed)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise RuntimeError(

@@ -91,6 +91,12 @@ def gpu_machine(monkeypatch):
     return SimpleNamespace(properties=properties, imported=imported)
 
 
+def test_smol_runs_on_whatever_machine_there_is(monkeypatch):
+    monkeypatch.delenv("COURSE_DEVICE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    engines.check_machine("smol")
+
+
 def test_a_fitting_machine_passes_and_only_the_4b_profile_imports_unsloth(gpu_machine):
     engines.check_machine("small")
     assert gpu_machine.imported == []

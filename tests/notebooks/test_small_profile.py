@@ -1,4 +1,4 @@
-"""Every notebook runs under the profile `small`: random weights, data in the hub's format, CPU.
+"""Every notebook runs under `small` and `smol`: random weights, data in the hub's format, CPU.
 
 Checked: that the code path works from data to saved model. Not checked: that anything is learned.
 """
@@ -28,8 +28,9 @@ STAGES_BEFORE = {
 TRAINS_NOTHING = ("00_foundations", "07_self_test")
 # The sources of these lessons start from Qwen2.5-0.5B-Instruct: it must fit too.
 ALSO_QWEN2 = ("03_ppo", "05_grpo")
-CASES = [(path, "random_qwen3") for path in NOTEBOOKS]
-CASES += [(path, "random_qwen2") for path in NOTEBOOKS if path.stem in ALSO_QWEN2]
+CASES = [(path, "small", "random_qwen3") for path in NOTEBOOKS]
+CASES += [(path, "small", "random_qwen2") for path in NOTEBOOKS if path.stem in ALSO_QWEN2]
+CASES += [(path, "smol", "random_smollm2") for path in NOTEBOOKS]
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +53,14 @@ def random_qwen2(tmp_path_factory, random_model, tokenizer):
     config = Qwen2Config(**{name: shape[name] for name in names}, max_position_embeddings=2048)
     folder = tmp_path_factory.mktemp("qwen2")
     small_profile.make_models(folder, config, tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def random_smollm2(tmp_path_factory, random_llama, speaks_like_smol):
+    """The architecture of SmolLM2 with random weights, and its chat template."""
+    folder = tmp_path_factory.mktemp("smollm2")
+    small_profile.make_models(folder, random_llama.config, speaks_like_smol)
     return folder
 
 
@@ -81,16 +90,20 @@ def execute(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("notebook", "made"), CASES, ids=[f"{path.stem}-{made}" for path, made in CASES]
+    ("notebook", "profile", "made"),
+    CASES,
+    ids=[f"{path.stem}-{profile}-{made}" for path, profile, made in CASES],
 )
-def test_notebook_runs_under_small(notebook, made, request, execute, sample_data, tmp_path):
+def test_notebook_runs_under(notebook, profile, made, request, execute, sample_data, tmp_path):
     made = request.getfixturevalue(made)
-    small_profile.leave_stages(made, tmp_path, STAGES_BEFORE.get(notebook.stem, ()))
-    shown = execute(notebook, small_profile.settings(made, sample_data, tmp_path))
+    stages = STAGES_BEFORE.get(notebook.stem, ())
+    small_profile.leave_stages(made, tmp_path, stages, profile)
+    settings = small_profile.settings(made, sample_data, tmp_path, profile)
+    shown = execute(notebook, settings)
     assert not [o for o in shown if o.output_type == "error"]
     assert sum("image/png" in o.get("data", {}) for o in shown) >= 1
     # What earlier lessons left are links, and this does not follow them.
-    saved = list((tmp_path / "small").rglob("model.safetensors"))
+    saved = list((tmp_path / profile).rglob("*model.safetensors"))
     assert saved or notebook.stem in TRAINS_NOTHING
 
 

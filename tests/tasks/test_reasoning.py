@@ -9,7 +9,7 @@ from tasks.reasoning import CHAT_TEMPLATE, END, SOLUTION, START, SYSTEM_PROMPT, 
 from tasks.rewards.reasoning import extract_solution, reasoning_rewards
 from utils import profiles
 
-TINY, SMALL, LARGE = (profiles.PROFILES[name] for name in ("tiny", "small", "qwen3_4b"))
+TINY, SMOL, SMALL, LARGE = profiles.PROFILES.values()
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_the_template_to_the_letter(templated):
     assert text == (f"{SYSTEM_PROMPT}{eos}6*7?{START}6*7=42{END}{SOLUTION}42</SOLUTION>{eos}")
 
 
-@pytest.mark.parametrize("profile", [TINY, SMALL, LARGE])
+@pytest.mark.parametrize("profile", [TINY, SMOL, SMALL, LARGE])
 def test_a_prompt_is_a_prefix_of_its_conversation(templated, profile):
     problem = Problem("6*7?", "42", "6*7=42")
     chat = reasoning.messages(problem, profile)
@@ -47,11 +47,21 @@ def test_a_prompt_is_a_prefix_of_its_conversation(templated, profile):
     assert prompt.endswith(START)
 
 
-def test_demonstrations_earn_all_points():
-    for problem in reasoning.demonstrations(TINY, 50):
+@pytest.mark.parametrize("profile", [TINY, SMOL])
+def test_demonstrations_earn_all_points(profile):
+    for problem in reasoning.demonstrations(profile, 50):
         points = reasoning_rewards(problem.completion, problem.answer)
         assert sum(points.values()) == 13.0
         assert reasoning.is_right(problem, extract_solution(problem.completion))
+
+
+def test_smol_has_its_own_problems_and_every_demonstration_shows_its_steps():
+    shown = reasoning.demonstrations(SMOL, 30, seed=4)
+    assert [p.question for p in shown] == [
+        p.question for p in reasoning.problems(SMOL, "train", 30, seed=4)
+    ]
+    assert all("=" in p.working and p.working.endswith(p.answer) for p in shown)
+    assert not any(p.working for p in reasoning.problems(SMOL, "test", 30))
 
 
 def test_most_tiny_demonstrations_show_no_steps():

@@ -88,6 +88,12 @@ def test_a_missing_tiny_base_is_not_sought_on_the_hub(root):
         checkpoint_path(get_profile(), "base")
 
 
+def test_a_base_that_was_not_fetched_names_the_command(root, monkeypatch):
+    monkeypatch.setenv("COURSE_DEVICE", "cpu")
+    with pytest.raises(FileNotFoundError, match="models/SmolLM2-135M-Instruct.*`make model`"):
+        load_policy(get_profile("smol"))
+
+
 def test_the_base_of_a_hub_profile_is_the_hub_id_or_a_local_folder(root, monkeypatch):
     monkeypatch.setenv("COURSE_DEVICE", "cpu")
     assert checkpoint_path(get_profile("small"), "base") == "Qwen/Qwen3-0.6B-Base"
@@ -104,8 +110,8 @@ def test_a_base_folder_that_is_not_there_is_named(root, monkeypatch, name):
 
 
 def test_an_unknown_stage_lists_the_known_ones(root):
-    with pytest.raises(ValueError, match="'dpo'.*base, sft, reward_model"):
-        checkpoint_path(get_profile(), "dpo")
+    with pytest.raises(ValueError, match="'kto'.*base, sft, reward_model, ppo"):
+        checkpoint_path(get_profile(), "kto")
 
 
 # --- loading

@@ -47,7 +47,9 @@ def test_an_empty_variable_counts_as_unset(monkeypatch):
 def test_an_unknown_name_lists_the_known_ones(monkeypatch, source):
     if source == "environment":
         monkeypatch.setenv("COURSE_PROFILE", "large")
-    with pytest.raises(ValueError, match="'large'.*tiny, small, qwen3_4b.*COURSE_PROFILE=tiny"):
+    with pytest.raises(
+        ValueError, match="'large'.*tiny, smol, small, qwen3_4b.*COURSE_PROFILE=tiny"
+    ):
         get_profile("large" if source == "argument" else None)
 
 
@@ -62,6 +64,15 @@ def test_with_a_gpu_small_is_bfloat16_on_it(monkeypatch):
     profile = get_profile("small")
     assert (profile.device, profile.dtype, profile.use_hub) == ("cuda", torch.bfloat16, True)
     assert profile.base_model == "Qwen/Qwen3-0.6B-Base"
+
+
+@pytest.mark.parametrize(("gpu", "device"), [(True, "cuda"), (False, "cpu")])
+def test_smol_takes_a_gpu_where_there_is_one(monkeypatch, gpu, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    profile = get_profile("smol")
+    assert (profile.device, profile.dtype, profile.use_hub) == (device, torch.float32, True)
+    monkeypatch.setenv("COURSE_DEVICE", "cpu")
+    assert get_profile("smol").device == "cpu"
 
 
 def test_small_on_the_cpu_with_a_local_model(monkeypatch, no_gpu):
