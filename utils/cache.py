@@ -24,9 +24,8 @@ def grouped_attention(
 ) -> tuple[Float[Tensor, "b 1 H D"], None]:
     """transformers' "sdpa" attention for one new token a row, without copies of the cache.
 
-    With grouped queries (Ainslie et al. 2023) H/K query heads read the same key head. transformers
-    copies keys and values H/K times first; here the H/K queries of a key head stand in the place of
-    as many positions. All of them may see the whole cache, so the result is the same.
+    H/K query heads read the same key head (Ainslie et al. 2023). transformers copies keys and
+    values H/K times; here the H/K queries stand in the place of positions: the same result.
     """
     batch, heads, _, width = query.shape
     queries = query.reshape(batch, key.shape[1], -1, width)  # (b, K, H/K, D)
@@ -64,10 +63,7 @@ def repeated(cache: Cache, group_size: int) -> Cache:
 
 
 class RoomyLayer(DynamicLayer):
-    """A cache layer with room for tokens to come: a new one is written into its place.
-
-    transformers' own layer copies all its keys and values for every new token.
-    """
+    """A cache layer with room for tokens to come; transformers' copies itself for every token."""
 
     def __init__(self, layer: DynamicLayer):
         super().__init__()

@@ -19,8 +19,7 @@ def wilson_interval(successes: float, n: int, z: float = 1.96) -> tuple[float, f
 
     (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n)
 
-    Unlike p ± z sqrt(p(1-p)/n) it stays within [0, 1] and has a width at p = 0 and 1. `successes`
-    may be fractional (ties, averages).
+    It stays within [0, 1] and has a width at p = 0 and 1. `successes` may be fractional.
     >>> [round(x, 3) for x in wilson_interval(0, 20)]
     [0.0, 0.161]
     """
@@ -61,8 +60,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 def auc(scores: Sequence[float], labels: Sequence[float]) -> float:
     """Chance that a random right answer (label 1) outscores a random wrong one (0); ties half.
 
-    The area under the ROC curve: 1 ranks perfectly, 0.5 is chance; the scale of the scores does not
-    matter. nan when one kind is missing.
+    The area under the ROC curve: 1 ranks perfectly, 0.5 is chance. nan when one kind is missing.
     >>> auc([0.9, 0.5, 0.5, 0.1], [1, 1, 0, 0])
     0.875
     """
@@ -94,8 +92,7 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
 def perplexity(model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> float:
     """exp(mean negative log-likelihood) of the completion tokens, each token weighing the same.
 
-    batches: dicts as `chat.collate` makes them; tokens with label -100 do not count. A base and a
-    fine-tuned model compare only over the same tokens. ValueError without any token.
+    batches: dicts as `chat.collate` makes them. ValueError without any token that counts.
     """
     total, tokens, training = 0.0, 0, model.training
     model.eval()
@@ -156,10 +153,7 @@ def evaluate_completions(
     scores = [float(score_fn(row // group_size, text)) for row, text in enumerate(rollout.texts)]
     for row, score in enumerate(scores):
         if not 0 <= score <= 1:
-            raise ValueError(
-                f"score_fn gave {score} for prompt {row // group_size}; an accuracy needs scores "
-                "from 0 to 1"
-            )
+            raise ValueError(f"score_fn gave {score} for prompt {row // group_size}: need 0 to 1")
     accuracy, size = sum(scores) / len(scores), len(prompts)
     return EvalResult(
         accuracy,

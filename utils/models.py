@@ -37,8 +37,8 @@ HEAD = "base_model.model.score.weight"  # a reward model's, in an adapter
 def checkpoint_path(profile: Profile, stage: str) -> str:
     """Folder (or, for the base of a hub profile, hub id) of a stage's checkpoint.
 
-    `stage` is a key of `MADE_BY`. Looks in `runs/<profile>/<stage>` (made by the
-    learner), then in `assets/<profile>/<stage>` (shipped). The base is `profile.base_model`.
+    `stage` is a key of `MADE_BY`. Looks in `runs/<profile>/<stage>` (made by the learner), then in
+    `assets/<profile>/<stage>` (shipped). The base is `profile.base_model`.
     """
     if stage not in MADE_BY:
         raise ValueError(f"unknown stage {stage!r}; known: {', '.join(MADE_BY)}")
@@ -135,10 +135,8 @@ def _load(
             path, output_loading_info=True, trust_remote_code=False, **options
         )
     if missing := sorted(set(report["missing_keys"]) - {may_miss}):
-        raise ValueError(
-            f"{path} is not a whole {model.__class__.__name__}: {len(missing)} weights are "
-            f"missing, among them {missing[0]}."
-        )
+        kind = f"a whole {model.__class__.__name__}: {len(missing)} weights are missing"
+        raise ValueError(f"{path} is not {kind}, among them {missing[0]}.")
     return model.to(profile.device).eval(), bool(report["missing_keys"])
 
 
@@ -156,8 +154,7 @@ def load_reward_model(profile: Profile, stage: str = "reward_model") -> PreTrain
     """A model with one scalar output a position, in eval mode; `model.score` is its head.
 
     From the stage "reward_model", or from a policy's stage ("sft"), whose backbone then gets a new
-    head of zeros: every completion starts with the same reward. The head has no bias: a constant
-    cancels in every comparison.
+    head of zeros, without a bias: a constant cancels in every comparison.
     """
     head = "" if stage == "reward_model" else "score.weight"
     kind = AutoModelForSequenceClassification

@@ -53,10 +53,8 @@ def get_profile(name: str | None = None) -> Profile:
     """
     name = name or os.environ.get("COURSE_PROFILE") or "tiny"
     if name not in PROFILES:
-        raise ValueError(
-            f"unknown profile {name!r}; known: {', '.join(PROFILES)}. Set one before Python "
-            "starts, e.g. COURSE_PROFILE=tiny, or call get_profile('tiny')."
-        )
+        known = ", ".join(PROFILES)
+        raise ValueError(f"unknown profile {name!r}; known: {known}. Set COURSE_PROFILE=tiny, say.")
     profile = PROFILES[name]
     best = "cuda" if torch.cuda.is_available() else "cpu"
     device = os.environ.get("COURSE_DEVICE") or profile.device.replace("auto", best)
@@ -84,9 +82,8 @@ def get_profile(name: str | None = None) -> Profile:
 def keep_freed_memory() -> bool:
     """Let this process keep the memory of freed tensors for the next ones; False if it cannot.
 
-    By default glibc gives each large buffer back to the system, which has to clear its pages for
-    the next one. A small model makes and frees thousands of buffers a second; on 2 cores this
-    halved the time of sampling. The process holds on to its peak. Linux with glibc only.
+    By default glibc gives each large buffer back to the system, which clears its pages for the
+    next one; a small model frees thousands a second. The process holds on to its peak. Linux only.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
@@ -98,10 +95,7 @@ def keep_freed_memory() -> bool:
 
 
 def repo_root() -> Path:
-    """The folder of the repository: above this file, else above the working directory.
-
-    The second case serves a package installed from elsewhere and notebooks run from a clone.
-    """
+    """The folder of the repository: above this file, else (installed) above the working one."""
     here = Path(__file__).resolve()
     for folder in [*here.parents, Path.cwd(), *Path.cwd().parents]:
         if (folder / "pyproject.toml").is_file() and (folder / "utils/profiles.py").is_file():

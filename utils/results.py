@@ -9,9 +9,8 @@ from utils.profiles import Profile, repo_root
 def claim(text: str, holds: object) -> None:
     """Print `text: True`; AssertionError if the claim does not hold on the profile `tiny`.
 
-    The lessons' claims were measured on `tiny`. On other profiles one that fails prints False and
-    the notebook goes on. Under COURSE_SMOKE=1, where nothing is trained long enough to learn, it
-    prints "not checked".
+    On other profiles one that fails prints False and the notebook goes on. Under COURSE_SMOKE=1,
+    where nothing is trained long enough to learn, it prints "not checked".
     """
     if os.environ.get("COURSE_SMOKE") == "1":
         print(f"{text}: not checked")

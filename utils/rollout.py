@@ -64,7 +64,7 @@ def sample(
     the model's device; None uses the global random state. max_batch: rows decoded at once; less
     needs less memory. progress: label of a progress bar. stop_ids: tokens that end a completion;
     default `chat.stop_token_ids(tokenizer)`. Raises ValueError for arguments that make no sense or
-    do not fit the model's context, FloatingPointError for logits that are NaN.
+    do not fit the model's context, FloatingPointError for NaN.
     """
     positive(group_size=group_size, max_new_tokens=max_new_tokens, max_batch=max_batch)
     not_negative(temperature=temperature)
