@@ -34,6 +34,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "03_ppo": {
         "1.13": "a release of TRL",
         "0.15": "the monitor's default, in utils/monitor.py",
+        "0.02": "the monitor's limit, in utils/monitor.py",
     },
 }
 
