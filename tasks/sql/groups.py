@@ -106,7 +106,8 @@ class Maker:
         """One value that misses a condition: its literal, which comes first, or any."""
         good = self.wishes.good[root]
         bad = [value for value in self.wishes.near[root] if value not in good]
-        return [self.rng.choice(bad) if self.style % 2 else bad[0]] if bad else []
+        mixed = [value for value in self.wishes.mixed[root] if value not in good]
+        return [self.rng.choice(bad) if self.style % 2 else (mixed or bad)[0]] if bad else []
 
     def _strays(self, many: int, shared: Plan, steps: list[Step]) -> list[Step]:
         """Rows of a group that must not count: NULL, a repeated value, a condition missed."""

@@ -38,6 +38,7 @@ class Wishes:
     roots: dict[Term, Term] = field(default_factory=dict)
     good: dict[Term, list[Value]] = field(default_factory=dict)  # meet all conditions
     near: dict[Term, list[Value]] = field(default_factory=dict)
+    mixed: dict[Term, list[Value]] = field(default_factory=dict)  # meet some: two queries differ
     unique: set[Term] = field(default_factory=set)  # roots of primary keys with conditions
     inside: list[list[Plan]] = field(default_factory=list)  # for each condition on two columns
     outside: list[list[Plan]] = field(default_factory=list)
@@ -105,6 +106,7 @@ class Wishes:
         some = [value for value, met in choices if any(met)]  # OR, IN
         self.near[root] = [value for value, _ in choices]
         self.good[root] = every or some or self.near[root]
+        self.mixed[root] = [value for value, met in choices if any(met) and not all(met)]
 
     def _find_keyed(self, group: Group) -> None:
         """Find columns that must be unique, or else which row GROUP BY shows would be chance.
