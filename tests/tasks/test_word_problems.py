@@ -5,7 +5,8 @@ import re
 import pytest
 
 from tasks import math, word_problems
-from tasks.word_problems import KINDS, SPLITS, make_examples
+from tasks.phrasings import KINDS
+from tasks.word_problems import SPLITS, make_examples
 from utils.profiles import PROFILES
 
 EXAMPLES = {split: make_examples(split, 400) for split in SPLITS}
