@@ -20,7 +20,7 @@ class Question:
 QUESTIONS = {
     1: Question(
         "b",
-        "0.4",
+        "0.2",
         "Weights and activations belong to the policy; the policy is asked *in* a state.",
         "Prompt and completion so far decide what comes next, and nothing else does.",
         "The prompt is only the first state: every token written makes a new one.",
@@ -60,7 +60,7 @@ QUESTIONS = {
         "And the last token pays for its own distance as well.",
         "The sum is right, the places are not: credit would reach early tokens only through "
         "the value model.",
-        "That is GRPO's place for the KL. Its gradient is another one (section 0.10).",
+        "That is GRPO's place for the KL. Its gradient is another one (section 0.9).",
     ),
     7: Question(
         "a",
@@ -95,7 +95,7 @@ QUESTIONS = {
         "a",
         "5.3",
         "There is one number a completion and nobody who values a half-written one.",
-        "They are not: most tokens are certain, a few decide (section 0.4). GRPO cannot tell.",
+        "They are not: most tokens are certain, a few decide (section 0.2). GRPO cannot tell.",
         "The advantage is computed before any loss, from rewards alone.",
     ),
     12: Question(
@@ -107,8 +107,8 @@ QUESTIONS = {
     ),
     13: Question(
         "a",
-        "0.9",
-        "As a value. As a loss it has the gradient of the forward KL (section 0.10).",
+        "0.8",
+        "As a value. As a loss it has the gradient of the forward KL (section 0.9).",
         "Neither half holds everywhere: far from the reference exp(-r) is noisier than r.",
         "That is k2: quiet, and biased once the policies differ.",
     ),
@@ -121,7 +121,7 @@ QUESTIONS = {
     ),
     15: Question(
         "c",
-        "0.12",
+        "0.11",
         "DPO's reference can be two stored numbers a pair; GRPO with beta = 0 needs none.",
         "Count again: PPO keeps four models, and DPO samples when its pairs are made.",
         "The method does not fix the number of models; its options do.",

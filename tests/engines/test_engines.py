@@ -67,7 +67,7 @@ def gap(engine, rollout, temperature=1.0):
 
 
 def test_importing_the_engines_leaves_the_patched_packages_alone():
-    code = "import sys; from utils import engines, profiles; engines.check_machine('tiny');"
+    code = "import sys; import engines; from utils import profiles; engines.check_machine('tiny');"
     code += "print([m for m in ('trl', 'transformers', 'peft', 'unsloth') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
