@@ -80,8 +80,7 @@ def before_after_table(
 ) -> Rendered:
     """A table of texts side by side; as text, a Markdown table. Cells are escaped, never rendered.
 
-    rows: one sequence of cells each, as long as `columns`. Floats show three decimals, columns
-    of numbers stand to the right. A cell longer than `max_chars` is cut and ends in "…".
+    Floats show three decimals, columns of numbers stand to the right, `max_chars` cuts a cell.
     """
 
     def cell(value: object) -> str:

@@ -145,8 +145,7 @@ def evaluate_completions(
 ) -> EvalResult:
     """Sample `samples` answers for each prompt and score each with `score_fn(prompt_index, text)`.
 
-    `temperature=0` decodes greedily, once a prompt whatever `samples` says. options: generator,
-    max_batch, progress, stop_ids, as in `rollout.sample`. ValueError for a score outside [0, 1].
+    `temperature=0` decodes greedily, once a prompt. options: those of `rollout.sample`.
     """
     group_size = samples if temperature > 0 else 1
     rollout = sample(model, tokenizer, prompts, group_size, max_new_tokens, temperature, **options)

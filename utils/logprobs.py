@@ -80,7 +80,9 @@ def label_logits(
     return model.get_output_embeddings()(torch.cat(states)), torch.cat(targets)
 
 
-def _logits(model: nn.Module, last_only: bool, **inputs) -> tuple[Tensor, Cache | None]:
+def _logits(
+    model: nn.Module, last_only: bool, **inputs
+) -> tuple[Float[Tensor, "b n V"], Cache | None]:
     """How `forward.shared_prompt` runs a language model."""
     output = model(**inputs, logits_to_keep=int(last_only))  # 0 keeps all
     return output.logits, output.past_key_values

@@ -53,8 +53,8 @@ def get_profile(name: str | None = None) -> Profile:
     """
     name = name or os.environ.get("COURSE_PROFILE") or "tiny"
     if name not in PROFILES:
-        known = ", ".join(PROFILES)
-        raise ValueError(f"unknown profile {name!r}; known: {known}. Set COURSE_PROFILE=tiny, say.")
+        names = ", ".join(PROFILES)
+        raise ValueError(f"unknown profile {name!r}; known: {names}: COURSE_PROFILE=tiny, say")
     profile = PROFILES[name]
     best = "cuda" if torch.cuda.is_available() else "cpu"
     device = os.environ.get("COURSE_DEVICE") or profile.device.replace("auto", best)

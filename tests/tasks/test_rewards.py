@@ -73,6 +73,9 @@ def test_extract_hash_answer(text, answer):
 def test_extraction_is_linear_in_hostile_text():
     assert extract_hash_answer("#### " * 200_000 + "9") == "9"
     assert extract_hash_answer("####" + "9" * MILLION) is None
+    # 400 characters are read: in LaTeX, `~` is a space.
+    assert extract_hash_answer("####" + "~" * 399 + "9") == "9"
+    assert extract_hash_answer("####" + "~" * 400 + "9") is None
     assert extract_boxed(r"\boxed{" * (MILLION // 7)) == []
     assert extract_boxed(r"\boxed{" * 100_000 + "9" + "}" * 100_000)[0].count("9") == 1
 

@@ -225,6 +225,7 @@ def test_different_math500_answers_differ(data_dir):
         ("2*pi", r"2\pi"),
         (r"\frac{1}{\sqrt{3}}", r"\frac{\sqrt{3}}{3}"),
         ("x^2 + 2x + 1", "(x+1)^2"),
+        ("100^{13}", "10^{26}"),
         ("2+2k", "2k + 2"),
         ("5i - 6", "-6+5i"),
         ("y = 2x + 3", "2x+3"),
@@ -292,6 +293,10 @@ def test_the_same_answer(said, gold):
         ("12:30", "6:15"),
         ("5t", "5"),
         ("1_000", "1"),
+        ("3{,}14", "314"),  # no group of thousands
+        (r"\mathbf{u}1", r"\mathbf{u}2"),  # the markup ends before the answer does
+        ("6k = 3k", "3k"),  # its right side, and its left minus its right
+        ("100^{14}", "10^{28}"),  # too large: `formula.MAX_LOG`
         ("", ""),
         ("7", ""),
         (None, "7"),
@@ -445,3 +450,10 @@ def test_plain_numbers_need_no_algebra():
         "sys.exit('sympy' in sys.modules or 'math_verify' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_algebra_says_nothing():
+    # In a process of its own: pytest would catch the warning, which comes once.
+    code = r"from tasks.rewards import same_answer; assert same_answer('2x-4', '2(x-2)')"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert (run.stdout, run.stderr) == (b"", b"")

@@ -49,6 +49,7 @@ STARRED = {
 # Methods whose object the text does not show and that belong to Python, torch or this repository.
 OTHERS = {
     *("cuDriverGetVersion", "default_factory", "hexdigest", "tobytes", "update"),
+    *("save_for_backward", "get_tensor", "metadata"),  # torch.autograd's ctx, safetensors' file
     *(name for kind in (str, bytes, list, dict, set, tuple, int, float) for name in dir(kind)),
     *(name for kind in (torch.Tensor, torch.nn.Module, torch.Generator) for name in dir(kind)),
     *(name for kind in (pathlib.Path, re.Match, Counter, Axes, Figure) for name in dir(kind)),

@@ -9,7 +9,7 @@ from transformers.cache_utils import DynamicLayer
 from utils.cache import CACHE_BLOCK, RoomyLayer, grouped_attention
 from utils.chat import encode_prompt, pad_left, stop_token_ids
 from utils.logprobs import completion_logprobs
-from utils.rollout import draw, sample
+from utils.rollout import LEAVE_AT, draw, sample
 
 VOCAB = 12  # small, so that stop tokens come often and all sequences can be enumerated
 PROMPTS = [[5, 6, 7], [8, 3, 9, 10, 11, 4, 6, 5, 3], [4], [9, 9, 10, 3, 5]]
@@ -291,6 +291,21 @@ def test_no_more_than_max_batch_rows_run_at_once(model, tokenizer):
         assert rows == [1, 8, 8] * 4, "one group at least"
     finally:
         hook.remove()
+
+
+def test_rows_that_have_ended_do_not_come_to_life_again(model, tokenizer):
+    rows = []
+    hook = model.register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    try:
+        rollout = sample(model, tokenizer, [[5, 6, 7]], 64, LIMIT, 1.0, seeded(), stop_ids=[3])
+    finally:
+        hook.remove()
+    assert len(rows) == rollout.lengths.max()
+    going = [int((rollout.lengths > step).sum()) for step in range(1, len(rows))]
+    assert all(go <= ran <= go / LEAVE_AT for go, ran in zip(going, rows[1:], strict=True))
+    assert any(go < ran for go, ran in zip(going, rows[1:], strict=True)), "some wait"
 
 
 def test_one_seed_gives_one_rollout(model, tokenizer):
