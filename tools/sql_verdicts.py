@@ -6,7 +6,7 @@ On the rows of sql-create-context in COURSE_DATA_DIR, and on 30 schemas of each 
 `tools.sql_shapes`. Edits that keep or change the answer: `tools.sql_rewrites`,
 `tools.sql_mistakes`. Prints a table with a line for each shape: golds, those left out as not
 scorable, right refused, wrong accepted, milliseconds of CPU time of a comparison, the databases
-of the gold query included. `--save NAME` writes it to benchmarks/results.
+of the gold query included. `--save NAME` adds the counts to benchmarks/results.
 """
 
 import argparse
@@ -106,6 +106,19 @@ def report(lines: dict[str, Counter]) -> str:
     return "\n".join(rows)
 
 
+def save(name: str, run: dict, result: dict) -> None:
+    """Add the counts of a run to those stored under a name."""
+    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    entry = stored.setdefault(name, {"runs": []})
+    entry["runs"].append(run)
+    for part, lines in result.items():
+        known = entry.setdefault(part, {})
+        for line, counts in lines.items():
+            total = Counter(known.get(line, {})) + Counter(counts)
+            known[line] = {key: round(value, 1) for key, value in total.items()}
+    RESULTS.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
@@ -118,12 +131,7 @@ def main() -> None:
     print(report(result["shapes"]))
     print(report(result["kinds"]))
     if args.save:
-        saved = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        saved[args.save] = {"seed": args.seed, "schemas": args.schemas} | {
-            part: {name: {k: round(v, 1) for k, v in c.items()} for name, c in lines.items()}
-            for part, lines in result.items()
-        }
-        RESULTS.write_text(json.dumps(saved, indent=1) + "\n")
+        save(args.save, {"seed": args.seed, "schemas": args.schemas, "rows": args.rows}, result)
 
 
 if __name__ == "__main__":
