@@ -1,5 +1,7 @@
 """Tests of the rows that databases hold: on both sides of each condition, joined, in groups."""
 
+import random
+
 import pytest
 
 from tasks.sql import compare
@@ -7,10 +9,11 @@ from tasks.sql.compare import execution_match, run_query
 from tasks.sql.conditions import MAX_BOUNDS, MAX_JOINTS
 from tasks.sql.fill import fill
 from tasks.sql.groups import MAX_ALL, MAX_ROWS
+from tasks.sql.plans import Planner
 from tasks.sql.read import read_query
 from tasks.sql.sandbox import admit
 from tasks.sql.text import parse_schema
-from tasks.sql.wishes import Wishes
+from tasks.sql.wishes import Key, Wishes
 
 MARKET = (
     "CREATE TABLE stall (stall_id INTEGER, owner TEXT, town TEXT, rent INTEGER, since DATE); "
@@ -23,6 +26,17 @@ def shown(gold, sql):
     """Answers of a query on all databases of a gold query, together."""
     count = len(compare._reference(MARKET, gold).databases)
     return [row for i in range(count) for row in run_query(MARKET, sql, gold, i).rows]
+
+
+def wishes_of(gold, context=MARKET):
+    schema = parse_schema(context)
+    return Wishes(schema, read_query(*admit(gold, schema), schema), seed=gold)
+
+
+def rows_of(gold, table, style):
+    """The rows of one table in one style, as tuples."""
+    wishes = wishes_of(gold)
+    return fill(wishes.schema, wishes, gold, style)[table]
 
 
 @pytest.mark.parametrize(
@@ -228,6 +242,13 @@ def test_each_of_several_bounds_decides():
         assert not execution_match(MARKET, alone, gold)
 
 
+def test_a_group_at_one_bound_is_far_on_either_side_of_the_other():
+    groups = "FROM visit GROUP BY guest"
+    gold = f"SELECT guest {groups} HAVING SUM(spent) > 300 AND COUNT(*) >= 4"
+    found = set(shown(gold, f"SELECT COUNT(spent), SUM(spent) {groups}"))
+    assert {(rows, total) for rows in (2, 6) for total in (299, 300, 301)} <= found
+
+
 def test_groups_of_joined_rows_hang_on_conditions_of_both_tables():
     gold = (
         f"SELECT s.owner {JOIN} WHERE s.rent > 25 AND v.spent < 90 GROUP BY s.stall_id "
@@ -249,3 +270,54 @@ def test_rows_for_a_query_with_many_bounds_stay_few():
     wishes = Wishes(schema, facts, seed=sql)
     sizes = [len(fill(schema, wishes, sql, style)["visit"]) for style in range(6)]
     assert 200 < max(sizes) <= MAX_ALL + 2 * MAX_ROWS
+
+
+# The rows of one table and the plans behind them
+
+
+@pytest.mark.parametrize("style", range(4))
+def test_rows_that_miss_one_condition_meet_the_other(style):
+    gold = "SELECT owner FROM stall WHERE rent > 40 AND town = 'Ulm'"
+    found = {(rent, town) for _, _, town, rent, _ in rows_of(gold, "stall", style)}
+    assert {(40, "Ulm"), (39, "Ulm"), (41, "Ulm")} <= found
+
+
+@pytest.mark.parametrize("style", range(4))
+def test_rows_that_miss_one_condition_meet_that_on_two_columns(style):
+    gold = "SELECT tip FROM visit WHERE guest = 'Ada' AND spent + tip > 5000"
+    rows = rows_of(gold, "visit", style)
+    met = {guest for _, guest, spent, tip in rows if (spent or 0) + (tip or 0) > 5000}
+    assert {"Ada", "aDA"} <= met
+
+
+def test_values_that_meet_all_conditions_of_a_column_are_told_from_those_that_meet_some():
+    wishes = wishes_of("SELECT owner FROM stall WHERE rent > 20 AND rent < 70")
+    (good,), (mixed,) = wishes.good.values(), wishes.mixed.values()
+    assert good and all(20 < value < 70 for value in good)
+    assert {19, 20, 70, 71} <= set(mixed)
+
+
+@pytest.mark.parametrize("style", range(3))
+def test_rows_about_a_literal_are_joined_by_a_key_of_their_own(style):
+    gold = f"SELECT s.owner {JOIN} WHERE v.spent < 30"
+    wishes = wishes_of(gold, MARKET + "; CREATE TABLE road (km INTEGER)")
+    (link,), own = wishes.linked, list(range(len(wishes.facts.sources)))
+    steps = Planner(wishes, style, random.Random(style)).steps()
+    plans = [plan for plan, sources in steps if sources == own]
+    keys = [plan.get(link) for plan in plans]
+    assert len(keys) > 2 and all(isinstance(key, Key) for key in keys)
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("style", range(6))
+def test_a_key_of_group_by_has_one_value_of_what_is_shown_beside_it(style):
+    rows = rows_of("SELECT town, owner FROM stall GROUP BY town", "stall", style)
+    owners = {(town, owner) for _, owner, town, *_ in rows}
+    towns = {town for town, _ in owners}
+    assert len(owners) == len(towns) < len(rows)
+
+
+@pytest.mark.parametrize("style", range(6))
+def test_every_other_database_has_rows_that_are_copies(style):
+    rows = rows_of("SELECT owner FROM stall", "stall", style)
+    assert len(rows) - len(set(rows)) == (0 if style % 2 else 4)

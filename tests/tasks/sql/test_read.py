@@ -90,6 +90,13 @@ def test_joins_link_columns_and_negations_link_them_loosely():
         ]
 
 
+def test_numbers_of_output_columns_are_keys():
+    facts = read("SELECT owner, since, rent FROM stall ORDER BY 3, 1")
+    assert facts.orders == [[(0, "rent"), (0, "owner")]]
+    facts = read("SELECT owner, since, COUNT(*) FROM stall GROUP BY 1, 2")
+    assert facts.groups[0].keys == [(0, "owner"), (0, "since")]
+
+
 @pytest.mark.parametrize(
     ("having", "bound"),
     [
@@ -136,6 +143,7 @@ NESTED = [
     "SELECT " + "- " * 200 + "1",
     "SELECT " + "CASE WHEN 1 THEN " * 40 + "1" + " END" * 40,
     "SELECT 1" + " + 1" * 400,
+    "SELECT rent" + ", rent" * 250,
     "SELECT CAST(1 AS " + "STRUCT(" * 40,
     "SELECT 1 FROM stall " + "( STRUCT " * 40,
     "SELECT " + "EXISTS " * 150,
@@ -145,6 +153,11 @@ NESTED = [
 @pytest.mark.parametrize("sql", NESTED, ids=[sql[:30] for sql in NESTED])
 def test_deep_or_long_text_is_not_parsed(sql, monkeypatch):
     monkeypatch.setattr(syntax.sqlglot, "parse_one", lambda *_, **__: pytest.fail("parsed"))
+    assert syntax.parse(sql, tokenize(sql)) is None
+
+
+def test_a_number_that_the_parser_refuses_is_not_understood():
+    sql = "SELECT 0x" + "f" * 4000  # Python writes no more than 4,300 digits
     assert syntax.parse(sql, tokenize(sql)) is None
 
 
