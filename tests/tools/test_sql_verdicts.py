@@ -1,6 +1,8 @@
 """Tests of tools.sql_verdicts: a small run, and edits that do what they say."""
 
+import json
 import random
+from collections import Counter
 
 import pytest
 import sqlglot
@@ -111,3 +113,24 @@ def test_mistakes(sql, wrong):
 )  # fmt: skip
 def test_edits_that_keep_the_answer_are_no_mistakes(sql, same):
     assert same not in mistakes(sql)
+
+
+def test_counts_of_runs_are_added(tmp_path, monkeypatch):
+    monkeypatch.setattr(sql_verdicts, "RESULTS", tmp_path / "verdicts.json")
+    for seed in (1, 2):
+        result = {"shapes": {"where": Counter(right=3, ms=1.26)}, "kinds": {}}
+        sql_verdicts.save("after", {"seed": seed}, result)
+    stored = json.loads((tmp_path / "verdicts.json").read_text())["after"]
+    assert [run["seed"] for run in stored["runs"]] == [1, 2]
+    assert stored["shapes"] == {"where": {"right": 6, "ms": 2.6}}
+
+
+def test_stored_results_reach_the_targets():
+    stored = json.loads(sql_verdicts.RESULTS.read_text())
+    assert stored["before"]["runs"] == stored["after"]["runs"]
+    lines = stored["after"]["shapes"]
+    assert lines.keys() == {*sql_shapes.SHAPES, "real rows"}
+    for name, c in [*lines.items(), ("over all", sum(map(Counter, lines.values()), Counter()))]:
+        most = 0.003 if name == "over all" else 0.02
+        assert c.get("refused", 0) <= most * c.get("right", 0), name
+        assert c.get("accepted", 0) <= most * c.get("wrong", 0), name

@@ -114,6 +114,12 @@ def test_bounds_on_groups_are_read(having, bound):
     assert group.keys == [(0, "stall_ref")]
 
 
+def test_numbers_stand_for_output_columns():
+    facts = read("SELECT owner, COUNT(*), since FROM stall GROUP BY 1, 3 ORDER BY 3")
+    assert facts.groups[0].keys == [(0, "owner"), (0, "since")]
+    assert facts.orders == [[(0, "since")]]
+
+
 @pytest.mark.parametrize(
     ("sql", "steady"),
     [
@@ -147,6 +153,7 @@ NESTED = [
     "SELECT CAST(1 AS " + "STRUCT(" * 40,
     "SELECT 1 FROM stall " + "( STRUCT " * 40,
     "SELECT " + "EXISTS " * 150,
+    "SELECT 1" + ", 1" * 300,
 ]
 
 
