@@ -9,6 +9,7 @@ what lets GRPO discover that steps pay (lesson 05). Answers end in `#### N`, as 
 
 import random
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.rewards import after_hashes, extract_boxed, extract_hash_answer, same_answer
@@ -17,6 +18,7 @@ from tasks.sql.names import pseudo_word
 
 SPLITS = ("pretrain", "train", "test")
 MAX_NEW_TOKENS = 48
+STEPS = (2, 3)  # calculations of a problem
 STEP_SHARE = 0.3  # share of base documents that are worked step by step
 
 _TRAIN_PEOPLE = "Tom Ann Sam Mia Leo Eva Max Zoe Ben Amy Kim Dan Lily Paul Rosa Jack".split()
@@ -50,22 +52,27 @@ class MathExample:
         return f"Question: {self.question}\nAnswer:", f" {completion}"
 
 
-def make_examples(split: str, n: int, seed: int = 0) -> list[MathExample]:
-    """`n` problems. The test split has people, things and number sequences of its own."""
+def make_examples(
+    split: str, n: int, seed: int = 0, steps: Sequence[int] = STEPS
+) -> list[MathExample]:
+    """`n` problems. The test split has people, things and number sequences of its own.
+
+    steps: how many calculations a problem may need. The base model saw problems of `STEPS` only.
+    """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
     rng = random.Random(f"math/{split}/{seed}")
     examples: dict[str, MathExample] = {}
     while len(examples) < n:
-        example = sample_example(rng, split)
+        example = sample_example(rng, split, steps)
         examples.setdefault(example.question, example)
     return list(examples.values())
 
 
-def sample_example(rng: random.Random, split: str) -> MathExample:
+def sample_example(rng: random.Random, split: str, steps: Sequence[int] = STEPS) -> MathExample:
     """One random problem; draws again until its numbers belong to the split."""
     while True:
-        example = _draw(rng, split)
+        example = _draw(rng, split, steps)
         # One number sequence in eight is kept for the test split, whatever the story around it.
         held_out = zlib.crc32("; ".join(example.steps).encode()) % 8 == 0
         if held_out == (split == "test"):
@@ -129,7 +136,7 @@ def load_math500(n: int | None = None) -> list[MathExample]:
     return examples
 
 
-def _draw(rng: random.Random, split: str) -> MathExample:
+def _draw(rng: random.Random, split: str, counts: Sequence[int]) -> MathExample:
     test = split == "test"
     who = rng.choice(_TEST_PEOPLE if test else _TRAIN_PEOPLE)
     what = rng.choice(_TEST_ITEMS if test else _TRAIN_ITEMS)
@@ -137,7 +144,7 @@ def _draw(rng: random.Random, split: str) -> MathExample:
         who, what = pseudo_word(rng, _HELD_OUT).capitalize(), pseudo_word(rng, _HELD_OUT) + "s"
     total = rng.randint(10, 60)
     story, steps = [f"{who} has {total} {what}."], []
-    for _ in range(rng.choice((2, 3))):
+    for _ in range(rng.choice(counts)):
         sentence, step, total = _step(rng, who, what, total)
         story.append(sentence)
         steps.append(step)

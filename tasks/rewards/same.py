@@ -10,6 +10,7 @@ from tasks.rewards.number import rational
 MAX_PARTS = 12  # entries of a list, tuple or matrix
 MAX_NESTING = 3  # a set of tuples of numbers has 2
 
+_WHOLE = re.compile(r"\s?-?[0-9]{1,18}")
 _BASE = re.compile(r"([0-9A-Z]{1,30})_\{?(?:\\text)?\{?([2-9]|[1-3][0-9])\}?\}?")
 _SPACE_AT_SIGN = re.compile(r"\s*([^0-9A-Za-z\s])\s*")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]{0,80}")
@@ -48,6 +49,8 @@ def same_answer(said: str | None, gold: str | None) -> bool:
     """
     if not said or not gold or max(len(said), len(gold)) > MAX_CHARS:
         return False
+    if _WHOLE.fullmatch(said) and _WHOLE.fullmatch(gold):  # most answers; the rest comes below
+        return int(said) == int(gold)
     said, gold = bare(said), bare(gold)
     if not said or not gold:
         return False

@@ -117,13 +117,19 @@ def load_real(split: str, n: int | None = None) -> list[SqlExample]:
 
     Reads rows `context, question, answer` (the hub) and rows `prompt, chosen` with
     `context= ... question= ... Assistant:` in the prompt. The hub has one split only: its last
-    2,000 rows are "test", the others "train".
+    2,000 rows are "test". Of the others the last tenth is "validation", unless it has a file.
     """
-    if local_file("sql_create_context", split):
+    if split not in ("train", "validation", "test"):
+        raise ValueError(f"unknown split {split!r}; real rows have train, validation and test")
+    if local_file("sql_create_context", split) and split != "train":
         rows = load_rows("sql_create_context", split)
     else:
         rows = load_rows("sql_create_context", "train")
-        rows = rows[-HUB_TEST_ROWS:] if split == "test" else rows[:-HUB_TEST_ROWS]
+        if not local_file("sql_create_context", "test"):
+            rows = rows[-HUB_TEST_ROWS:] if split == "test" else rows[:-HUB_TEST_ROWS]
+        if split != "test" and not local_file("sql_create_context", "validation"):
+            kept = len(rows) - len(rows) // 10
+            rows = rows[:kept] if split == "train" else rows[kept:]
     return [parse_row(row) for row in rows[:n]]
 
 

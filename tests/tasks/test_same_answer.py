@@ -444,6 +444,13 @@ def test_threads_agree():
     assert list(found.values()) == [expected] * 4
 
 
+@given(st.integers(-(10**18), 10**18), st.integers(-2, 2), st.sampled_from(["{}", " {}", "0{}"]))
+def test_plain_whole_numbers_take_a_short_way_to_the_same_verdict(gold, more, form):
+    said = form.format(abs(gold + more))
+    assert same_answer(said, str(gold)) == (Fraction(said) == gold)
+    assert same_answer(f"{said}.", str(gold)) == same_answer(said, str(gold))  # the long way
+
+
 def test_plain_numbers_need_no_algebra():
     code = (
         "import sys; from tasks.rewards import same_answer; same_answer('73 apples', '73.0');"

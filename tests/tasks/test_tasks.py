@@ -389,11 +389,34 @@ def test_hub_rows_reach_the_loader(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: rows)
     assert sql.load_real("train", 3)[2].context == "CREATE TABLE t2 (a)"
     assert sql.load_real("test")[0].context == "CREATE TABLE t500 (a)"
+    with pytest.raises(ValueError, match="unknown split 'valid'"):
+        sql.load_real("valid")
+
+
+@pytest.mark.parametrize("files", [(), ("train",), ("train", "test"), ("train", "validation")])
+def test_splits_of_real_rows_share_none(monkeypatch, tmp_path, files):
+    """Whatever files there are, each split has rows, and no row is in two."""
+    import datasets
+
+    def rows(name, n):
+        return [{"context": f"{name}{i}", "question": "q", "answer": "s"} for i in range(n)]
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: rows("hub", 2500))
+    monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path))
+    (tmp_path / "sql_create_context").mkdir()
+    for name in files:
+        lines = "\n".join(map(json.dumps, rows(name, 2040)))
+        (tmp_path / f"sql_create_context/{name}.jsonl").write_text(lines)
+    parts = [
+        {e.context for e in sql.load_real(split)} for split in ("train", "validation", "test")
+    ]
+    assert all(parts)
+    assert len(set.union(*parts)) == sum(map(len, parts))
 
 
 def test_real_samples_load(data_dir):
     train, test = sql.load_real("train"), sql.load_real("test")
-    assert (len(train), len(test)) == (1000, 300)
+    assert (len(train), len(sql.load_real("validation")), len(test)) == (900, 100, 300)
     assert all(e.context.startswith("CREATE TABLE") and e.question and e.answer for e in train)
     assert len(math.load_gsm8k("test")) == 1319
 
