@@ -20,7 +20,7 @@ from supervised import Clock
 from transformers import DataCollatorWithPadding, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from tasks.rewards import extract_hash_answer
+from tasks.rewards import after_hashes, same_answer
 from utils import profiles
 from utils.values import completion_rewards
 
@@ -29,7 +29,7 @@ NOTEBOOKS = profiles.repo_root() / "notebooks"
 LESSONS = {
     "ppo": (
         "03_ppo.ipynb",
-        "profile config reward_model prompt_batches parts Run Experience select imitation_loss "
+        "profile config reward_model prompt_batches parts CUT_OFF Run Experience experience_of "
         "losses_of learn log_step ppo".split(),
     ),
     "grpo": (
@@ -148,8 +148,7 @@ def ppo(lesson: dict, config) -> dict[str, Callable[[Point], Measured]]:
     start, scorer, tokenizer = lesson["sft_model"], lesson["reward_model"], lesson["tokenizer"]
 
     def batches(steps):
-        lesson["config"] = config  # prompt_batches reads it
-        return lesson["prompt_batches"](steps, seed=0)
+        return lesson["prompt_batches"](steps, 0, config)
 
     @torch.no_grad()
     def scores_of(r):
@@ -177,6 +176,7 @@ def ppo(lesson: dict, config) -> dict[str, Callable[[Point], Measured]]:
             num_ppo_epochs=config.epochs,
             local_rollout_forward_batch_size=config.prompts * config.group_size,
             response_length=config.max_new_tokens,
+            temperature=1.0,  # 0.7 by default
             stop_token="eos",
             missing_eos_penalty=1.0,
             lr_scheduler_type="constant",
@@ -224,9 +224,9 @@ def grpo(lesson: dict, config) -> dict[str, Callable[[Point], Measured]]:
         curves = {key: [entry[key] for entry in watch.history] for key in ("reward", "length")}
         return {"seconds": gaps(ends), "curves": curves}
 
-    def right_or_wrong(completions, answer, **_):
+    def right_or_wrong(completions, answer, **_):  # the verdict of `tasks.math.score`
         pairs = zip(completions, answer, strict=True)
-        return [float(extract_hash_answer(text) == gold) for text, gold in pairs]
+        return [float(same_answer(after_hashes(text), gold)) for text, gold in pairs]
 
     def theirs(point: Point) -> Measured:
         rows = [

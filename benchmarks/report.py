@@ -6,7 +6,7 @@ COMPARED = {
     "rm": ("reward model, a step of {batch}", "TRL", 0.9),
     "dpo": ("DPO, a step of {batch}", "TRL", 0.9),
     "ppo": ("PPO, a rollout of {prompts} x {group_size} and its updates", "TRL", 0.5),
-    "grpo": ("GRPO, a rollout of {prompts} x {group_size} and its updates", "TRL", 0.4),
+    "grpo": ("GRPO, a rollout of {prompts} x {group_size} and its updates", "TRL", 0.3),
     "sampling": ("sampling {prompts} x {group_size} completions", "generate", 0.4),
     "update": (
         "log-probs of {prompts} x {group_size} completions, with gradients",
