@@ -72,6 +72,23 @@ def sft_inputs(generator):
     return logits, labels
 
 
+def label_inputs(generator):
+    ends = [draw(generator, 2, 8) for _ in range(draw(generator, 1, 4))]
+    starts = [draw(generator, 0, end - 1) for end in ends]
+    ids = torch.randint(1, 40, (len(ends), max(ends)), generator=generator)
+    ids[torch.arange(max(ends)) >= torch.tensor(ends)[:, None] - 1] = 0
+    return ids, torch.tensor(starts), torch.tensor(ends)
+
+
+def step_inputs(generator):
+    _, labels = sft_inputs(generator)
+    labels[:, -1] = 1  # in any case one token that counts and is predicted
+    ids, tokens = labels.clamp(min=0), draw(generator, 9, 11)
+    table = normal(generator, tokens, tokens)
+    rate, steps = 0.5 + share(generator), draw(generator, 2, 4)
+    return table, ids, (labels != -100).float(), rate, steps
+
+
 def lora_inputs(generator):
     n_in, n_out, rank = (draw(generator, 1, 6) for _ in range(3))
     shapes = (draw(generator, 1, 3), n_in), (n_out, n_in), (rank, n_in), (n_out, rank)
@@ -83,6 +100,25 @@ def bradley_terry_inputs(generator):
     masks = [draw_mask(generator, rows) for _ in range(2)]
     scores = [normal(generator, *mask.shape, scale=scale) for mask in masks]
     return scores[0], masks[0].long(), scores[1], masks[1].long()
+
+
+def head_inputs(generator):
+    mask = draw_mask(generator).long()
+    width = draw(generator, 1, 5)
+    return normal(generator, *mask.shape, width), mask, normal(generator, 1, width)
+
+
+def best_inputs(generator):
+    n = draw(generator, 1, 4)
+    shape = (draw(generator, 1, 5), n * draw(generator, 1, 3))
+    verdicts = (torch.rand(shape, generator=generator) < 0.5).float()
+    return normal(generator, *shape), verdicts, n
+
+
+def calibration_inputs(generator):
+    stated = torch.rand(draw(generator, 1, 30), generator=generator)
+    right = (torch.rand(stated.shape, generator=generator) < 0.5).float()
+    return stated, right, draw(generator, 1, 8)
 
 
 def gae_inputs(generator):
@@ -106,6 +142,29 @@ def dpo_inputs(generator):
     return chosen, masks[0], rejected, masks[1], *refs, 0.05 + share(generator)
 
 
+def logprob_sum_inputs(generator):
+    rows, vocabulary = draw(generator, 1, 4), draw(generator, 2, 6)
+    ends = [draw(generator, 2, 7) for _ in range(rows)]
+    scale = 60.0 if share(generator) < 0.2 else 1.0
+    logits = normal(generator, rows, max(ends), vocabulary, scale=scale)
+    ids, mask = torch.randint(vocabulary, logits.shape[:2], generator=generator), ragged_mask(ends)
+    for row, end in enumerate(ends):
+        mask[row, : draw(generator, 1, end - 1)] = 0
+    return logits, ids, mask
+
+
+def implicit_inputs(generator):
+    mask = draw_mask(generator)
+    both = [3 * log_probs(generator, mask.shape) for _ in range(2)]
+    return *both, mask, 0.05 + share(generator)
+
+
+def dpop_inputs(generator):
+    rows, scale = draw(generator, 1, 5), 60.0 if share(generator) < 0.2 else 2.0
+    ratios = [normal(generator, rows, scale=scale) for _ in range(2)]
+    return *ratios, 0.05 + share(generator), 5 * share(generator)
+
+
 def advantage_inputs(generator):
     group_size = draw(generator, 2, 5)
     rewards = normal(generator, draw(generator, 1, 4), group_size, scale=10)
@@ -125,19 +184,56 @@ def weight_inputs(generator):
     return ours, theirs, mask, 1 + 3 * share(generator)
 
 
+def reward_inputs(generator):
+    mask = draw_mask(generator)
+    logprobs, ref_logprobs = (log_probs(generator, mask.shape) for _ in range(2))
+    return normal(generator, len(mask)), logprobs, ref_logprobs, mask, share(generator)
+
+
+def controller_inputs(generator):
+    coef, target = share(generator), 0.5 + 5 * share(generator)
+    kl = target * (0.5 + share(generator))
+    sizes = draw(generator, 1, 500), draw(generator, 100, 900)
+    return torch.tensor(coef), torch.tensor(kl), target, *sizes
+
+
+def think_inputs(generator):
+    """Pieces of a right completion and of cheats, put together at random."""
+    pieces = ["<think>", "</think>", "3+4=7", "7", " ", "8", "so ", "\n"]
+    good = ["", " "], ["<think>"], ["3+4=7", "7 "], ["</think>"], ["", "\n"], ["7"], ["", " "]
+    completions = []
+    for _ in range(12):
+        parts = [choices[draw(generator, 0, len(choices) - 1)] for choices in good]
+        for _ in range(draw(generator, 0, 2)):
+            parts[draw(generator, 0, len(parts) - 1)] = pieces[draw(generator, 0, 7)]
+        completions.append("".join(parts))
+    return completions, ["7"] * len(completions)
+
+
 INPUTS = {
+    "best_of_n": best_inputs,
     "bradley_terry_loss": bradley_terry_inputs,
+    "calibration_error": calibration_inputs,
     "clipped_policy_loss": policy_inputs,
+    "completion_labels": label_inputs,
     "dpo_loss": dpo_inputs,
+    "dpop_loss": dpop_inputs,
     "gae": gae_inputs,
     "group_advantages": advantage_inputs,
     "grpo_loss": grpo_inputs,
+    "implicit_reward": implicit_inputs,
     "importance_weights": weight_inputs,
     "k3": k3_inputs,
+    "kl_controller": controller_inputs,
+    "kl_shaped_rewards": reward_inputs,
     "leave_one_out": advantage_inputs,
+    "logprob_sum": logprob_sum_inputs,
     "lora_forward": lora_inputs,
     "reinforce_gradient": reinforce_inputs,
+    "rewards": head_inputs,
     "sft_loss": sft_inputs,
+    "sft_steps": step_inputs,
+    "think_rewards": think_inputs,
 }
 
 

@@ -40,9 +40,11 @@ def lookup(table: str, exercise: str) -> list:
     from submissions import (  # a cycle
         lesson00,
         lesson01,
+        lesson01_loop,
         lesson02,
         lesson03_gae,
         lesson03_policy,
+        lesson03_reward,
         lesson04,
         lesson05,
         lesson06,
@@ -51,9 +53,11 @@ def lookup(table: str, exercise: str) -> list:
     modules = (
         lesson00,
         lesson01,
+        lesson01_loop,
         lesson02,
         lesson03_gae,
         lesson03_policy,
+        lesson03_reward,
         lesson04,
         lesson05,
         lesson06,

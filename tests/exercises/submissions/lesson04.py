@@ -1,4 +1,4 @@
-"""Submissions to the exercise of lesson 04."""
+"""Submissions to the exercises of lesson 04."""
 
 from submissions import edits
 
@@ -139,8 +139,211 @@ _MUTANTS = [
     ("chosen - ref_chosen", "chosen.detach() - ref_chosen"),
 ]
 
+LOGPROB_SUM = """
+def answer(logits, input_ids, completion_mask):
+    log_p = logits.log_softmax(-1)[:, :-1]
+    token = log_p.gather(2, input_ids[:, 1:].unsqueeze(2)).squeeze(2)
+    mask = completion_mask[:, 1:]
+    return (token * mask).sum(1)
+"""
+_TOKEN = "log_p.gather(2, input_ids[:, 1:].unsqueeze(2)).squeeze(2)"
+_RIGHT_SUM = [
+    ("", ""),
+    ("(token * mask).sum(1)", "torch.where(mask.bool(), token, 0.0).sum(-1)"),
+    ("(token * mask).sum(1)", "torch.einsum('bt,bt->b', token, mask)"),
+    ("(token * mask).sum(1)", "torch.stack([t[m.bool()].sum() for t, m in zip(token, mask)])"),
+    (_TOKEN, "(log_p * F.one_hot(input_ids[:, 1:], log_p.shape[-1])).sum(-1)"),
+    (
+        _TOKEN,
+        "-F.cross_entropy(logits[:, :-1].transpose(1, 2), input_ids[:, 1:], reduction='none')",
+    ),
+    (
+        "logits.log_softmax(-1)[:, :-1]",
+        "(logits - logits.logsumexp(-1, keepdim=True))[:, :-1]",
+    ),
+]
+_WRONG_SUM = [
+    (
+        LOGPROB_SUM[LOGPROB_SUM.index("    log_p") : LOGPROB_SUM.index("    return")],
+        "    log_p = logits.log_softmax(-1)\n"
+        "    token = log_p.gather(2, input_ids.unsqueeze(2)).squeeze(2)\n"
+        "    mask = completion_mask\n",
+        "No shift by one",
+    ),
+    (
+        LOGPROB_SUM[LOGPROB_SUM.index("    log_p") : LOGPROB_SUM.index("    return")],
+        "    log_p = logits.log_softmax(-1)[:, 1:]\n"
+        "    token = log_p.gather(2, input_ids[:, :-1].unsqueeze(2)).squeeze(2)\n"
+        "    mask = completion_mask[:, :-1]\n",
+        "Shift the wrong way round",
+    ),
+    ("completion_mask[:, 1:]", "completion_mask[:, :-1]", "Mask not shifted"),
+    ("token * mask", "token", "Mask ignored"),
+    ("completion_mask[:, 1:]", "(completion_mask[:, 1:] == 0)", "Mask upside down"),
+    (".sum(1)", ".sum(1) / mask.sum(1)", "Mean log-prob instead"),
+    (".sum(1)", ".mean(1)", "Mean over all positions"),
+    (".sum(1)", ".sum()", "Summed over the whole batch"),
+    (".sum(1)", ".sum(0)", "Summed over the rows"),
+    ("(token * mask).sum(1)", "token * mask", "Not summed"),
+    ("(token * mask)", "-(token * mask)", "Sign flipped"),
+    ("logits.log_softmax(-1)", "logits", "Logits instead"),
+    ("log_softmax(-1)", "softmax(-1)", "Probabilities instead"),
+    ("log_softmax(-1)", "softmax(-1).log()", "softmax, then log"),
+    ("logits.log_softmax(-1)", "(logits.softmax(-1) + 1e-8).log()", "softmax, then log"),
+    (_TOKEN, "log_p.max(-1).values", "The most likely token"),
+    ("logits.log_softmax(-1)[:, :-1]", "logits[:, :-1].log_softmax(1)", "softmax over the posi"),
+]
+_MUTANTS_SUM = [
+    (".sum(1)", ".sum(1) * 2"),
+    (".sum(1)", ".sum(1).detach()"),
+    (".sum(1)", ".sum(1).clamp(min=-50)"),
+    (".sum(1)", ".cumsum(1)[:, 0]"),
+    ("token * mask", "token * mask.cumsum(1)"),
+    ("token * mask", "token.abs() * mask"),
+    ("log_softmax(-1)", "log_softmax(0)"),
+    ("log_softmax(-1)", "mul(2).log_softmax(-1)"),
+]
+
+IMPLICIT = """
+def answer(policy_logprobs, ref_logprobs, mask, beta):
+    policy = (policy_logprobs * mask).sum(1)
+    ref = (ref_logprobs * mask).sum(1)
+    return beta * (policy - ref)
+"""
+_RIGHT_IMPLICIT = [
+    ("", ""),
+    ("beta * (policy - ref)", "beta * policy - beta * ref"),
+    ("(policy_logprobs * mask).sum(1)", "torch.where(mask > 0, policy_logprobs, 0.0).sum(1)"),
+    ("(policy_logprobs * mask).sum(1)", "policy_logprobs.masked_fill(mask == 0, 0).sum(-1)"),
+    ("policy - ref", "policy - ref.detach()"),
+    ("policy - ref", "policy.double() - ref"),
+]
+_WRONG_IMPLICIT = [
+    ("policy - ref", "policy", "Reference missing"),
+    ("policy - ref", "ref", "Policy missing"),
+    ("policy - ref", "ref - policy", "Sign flipped"),
+    ("policy - ref", "policy + ref", "Log-probs added"),
+    ("beta * (policy - ref)", "beta * (policy - ref).exp()", "Ratio instead of log-ratio"),
+    ("beta * (policy - ref)", "policy - ref", "beta not used"),
+    ("beta * (policy - ref)", "(policy - ref) / beta", "Divided by beta"),
+    ("beta * (policy - ref)", "beta * policy - ref", "beta on the policy's side"),
+    ("policy - ref", "(policy - ref) / mask.sum(1)", "Mean over the tokens"),
+    ("policy - ref", "(policy - ref) / mask.shape[1]", "Mean over all positions"),
+    ("beta * (policy - ref)", "beta * (policy - ref).sum()", "Summed over the whole batch"),
+    (
+        "beta * (policy - ref)",
+        "beta * (policy_logprobs - ref_logprobs).sum(1)",
+        "Mask ignored",
+    ),
+    (
+        "beta * (policy - ref)",
+        "beta * ((policy_logprobs / ref_logprobs) * mask).sum(1)",
+        "Log-probs divided",
+    ),
+    (
+        "beta * (policy - ref)",
+        "beta * ((policy_logprobs.exp() - ref_logprobs.exp()) * mask).sum(1)",
+        "Probabilities subtracted",
+    ),
+    (
+        "beta * (policy - ref)",
+        "beta * (policy_logprobs - ref_logprobs) * mask",
+        "Not summed",
+    ),
+]
+_MUTANTS_IMPLICIT = [
+    ("policy - ref", "(policy - ref).abs()"),
+    ("policy - ref", "policy - 2 * ref"),
+    ("policy - ref", "policy - ref.mean()"),
+    ("policy - ref", "(policy - ref).clamp(min=-1)"),
+    ("policy - ref", "(policy - ref).detach()"),
+    ("beta * (", "beta ** 2 * ("),
+]
+
+DPOP = """
+def answer(chosen_ratio, rejected_ratio, beta, dpop_lambda):
+    lost = F.relu(-chosen_ratio)
+    margin = beta * (chosen_ratio - rejected_ratio)
+    return -F.logsigmoid(margin - beta * dpop_lambda * lost).mean()
+"""
+_DPOP_LOSS = "-F.logsigmoid(margin - beta * dpop_lambda * lost).mean()"
+_RIGHT_DPOP = [
+    ("", ""),
+    ("F.relu(-chosen_ratio)", "torch.clamp(-chosen_ratio, min=0)"),
+    ("F.relu(-chosen_ratio)", "-torch.clamp(chosen_ratio, max=0)"),
+    ("F.relu(-chosen_ratio)", "(chosen_ratio.abs() - chosen_ratio) / 2"),
+    (_DPOP_LOSS, "F.softplus(beta * dpop_lambda * lost - margin).mean()"),
+    (
+        "F.relu(-chosen_ratio)",
+        "torch.where(chosen_ratio < 0, -chosen_ratio, torch.zeros_like(chosen_ratio))",
+    ),
+]
+_WRONG_DPOP = [
+    ("F.relu(-chosen_ratio)", "F.relu(chosen_ratio)", "Penalty for a chosen answer that became"),
+    ("F.relu(-chosen_ratio)", "F.relu(-rejected_ratio)", "Penalty on the rejected answer"),
+    ("F.relu(-chosen_ratio)", "-chosen_ratio", "No max(0, ...)"),
+    ("F.relu(-chosen_ratio)", "torch.clamp(-chosen_ratio, max=0)", "min instead of max"),
+    ("F.relu(-chosen_ratio)", "F.relu(rejected_ratio - chosen_ratio)", "The whole margin"),
+    ("F.relu(-chosen_ratio)", "F.relu(-chosen_ratio) ** 2", "Penalty squared"),
+    ("margin - beta * dpop", "margin + beta * dpop", "Penalty added"),
+    ("margin - beta * dpop_lambda * lost", "margin", "Penalty left out"),
+    ("beta * dpop_lambda * lost", "beta * lost", "lambda not used"),
+    ("beta * dpop_lambda * lost", "dpop_lambda * lost", "beta not on the penalty"),
+    (
+        _DPOP_LOSS,
+        "(beta * dpop_lambda * lost - F.logsigmoid(margin)).mean()",
+        "Penalty outside the sigmoid",
+    ),
+    ("chosen_ratio - rejected_ratio", "rejected_ratio - chosen_ratio", "Chosen and rejected swap"),
+    (").mean()", ").sum()", "Sum instead of mean"),
+    ("-F.logsigmoid", "F.logsigmoid", "Minus missing"),
+    ("-F.logsigmoid(", "-torch.sigmoid(", "sigmoid without log"),
+    (
+        DPOP[DPOP.index("    margin") :],
+        "    margin = chosen_ratio - rejected_ratio - dpop_lambda * lost\n"
+        "    return -F.logsigmoid(margin).mean()\n",
+        "beta not used",
+    ),
+    (_DPOP_LOSS, "-(margin - beta * dpop_lambda * lost).mean()", "No sigmoid"),
+    (
+        _DPOP_LOSS,
+        "-torch.sigmoid(margin - beta * dpop_lambda * lost).log().mean()",
+        "sigmoid (or softmax), then log",
+    ),
+    (
+        _DPOP_LOSS,
+        "-F.logsigmoid((margin - beta * dpop_lambda * lost).mean())",
+        "Mean before the log-sigmoid",
+    ),
+    (
+        _DPOP_LOSS,
+        "-torch.sigmoid(margin - beta * dpop_lambda * lost).mean().log()",
+        "Mean before the log:",
+    ),
+]
+_MUTANTS_DPOP = [
+    ("F.relu(-chosen_ratio)", "F.relu(-chosen_ratio).detach()"),
+    ("F.relu(-chosen_ratio)", "F.softplus(-chosen_ratio)"),
+    ("F.relu(-chosen_ratio)", "F.relu(1 - chosen_ratio)"),
+    ("beta * dpop_lambda * lost", "beta * (dpop_lambda + 1) * lost"),
+    (").mean()", ").median()"),
+]
+
 RIGHT = {
     "dpo_loss": edits(ANSWER, [*_RIGHT, ("beta * margin", "beta * margin.double()")]),
+    "logprob_sum": edits(LOGPROB_SUM, _RIGHT_SUM),
+    "implicit_reward": edits(IMPLICIT, _RIGHT_IMPLICIT),
+    "dpop_loss": edits(DPOP, _RIGHT_DPOP),
 }
-WRONG = {"dpo_loss": edits(ANSWER, _WRONG)}
-MUTANTS = {"dpo_loss": edits(ANSWER, _MUTANTS)}
+WRONG = {
+    "dpo_loss": edits(ANSWER, _WRONG),
+    "logprob_sum": edits(LOGPROB_SUM, _WRONG_SUM),
+    "implicit_reward": edits(IMPLICIT, _WRONG_IMPLICIT),
+    "dpop_loss": edits(DPOP, _WRONG_DPOP),
+}
+MUTANTS = {
+    "dpo_loss": edits(ANSWER, _MUTANTS),
+    "logprob_sum": edits(LOGPROB_SUM, _MUTANTS_SUM),
+    "implicit_reward": edits(IMPLICIT, _MUTANTS_IMPLICIT),
+    "dpop_loss": edits(DPOP, _MUTANTS_DPOP),
+}

@@ -319,7 +319,114 @@ LOSS_MUTANTS = [
     (RETURN, "per_sequence.max()"),
 ]
 
+# A reward for a thought and a right answer. What learners write:
+REWARD = """
+def answer(completions, answers):
+    found = []
+    for text, gold in zip(completions, answers):
+        text = text.strip()
+        parts = text.split("</think>")
+        ok = text.startswith("<think>") and text.count("<think>") == 1 and len(parts) == 2
+        ok = ok and parts[0].replace("<think>", "").strip() != ""
+        ok = ok and parts[1].strip() == gold
+        found.append(1.0 if ok else 0.0)
+    return torch.tensor(found)
+"""
+PATTERN = """
+def answer(completions, answers):
+    import re
+    pattern = r"\\s*<think>((?:(?!</?think>).)*)</think>((?:(?!</?think>).)*)"
+    rewards = torch.zeros(len(completions))
+    for i, text in enumerate(completions):
+        found = re.fullmatch(pattern, text, re.DOTALL)
+        if found and found[1].strip() and found[2].strip() == answers[i]:
+            rewards[i] = 1
+    return rewards
+"""
+POSITIONS = """
+def answer(completions, answers):
+    def one(text, gold):
+        if text.count("<think>") != 1 or text.count("</think>") != 1:
+            return 0.0
+        start, end = text.index("<think>"), text.index("</think>")
+        if text[:start].strip() or not text[start + 7 : end].strip():
+            return 0.0
+        return float(text[end + 8 :].strip() == gold)
+
+    return torch.tensor([one(t, a) for t, a in zip(completions, answers)])
+"""
+PLAIN = """
+def answer(completions, answers):
+    rewards = []
+    for text, gold in zip(completions, answers):
+        before, _, rest = text.partition("<think>")
+        thought, _, said = rest.partition("</think>")
+        form = text.count("<think>") == 1 and text.count("</think>") == 1
+        form = form and before.strip() == "" and thought.strip() != ""
+        correct = said.strip() == gold
+        rewards.append(float(form and correct))
+    return torch.tensor(rewards)
+"""
+ANSWERED = "parts[1].strip() == gold"
+THOUGHT = """        ok = ok and parts[0].replace("<think>", "").strip() != ""\n"""
+FOUND = "1.0 if ok else 0.0"
+BEGINS = 'text.startswith("<think>")'
+
+REWARD_MISTAKES = [
+    (REWARD, ANSWERED, "gold in text", "A hole: the answer may stand anywhere"),
+    (REWARD, ANSWERED, "gold in parts[1]", "A hole: 42 is in 142"),
+    (REWARD, ANSWERED, "parts[1].strip().startswith(gold)", "A hole: 42 or 43 begins"),
+    (REWARD, ANSWERED, "parts[1].strip().endswith(gold)", "A hole: 142 ends in 42"),
+    (REWARD, ANSWERED, "parts[1].strip() in gold", "A hole: no answer at all"),
+    (
+        POSITIONS,
+        'text.count("<think>") != 1 or text.count("</think>") != 1',
+        '"<think>" not in text or "</think>" not in text',
+        "A hole: a tag may occur twice",
+    ),
+    (POSITIONS, "or not text[start + 7 : end].strip()", "", "A hole: an empty thought"),
+    (POSITIONS, "text[:start].strip() or ", "", "A hole: text before the thought"),
+    (POSITIONS, "text[end + 8 :].strip()", "text[end + 8 :]", "White space around the answer"),
+    (POSITIONS, "text[:start].strip()", "text[:start]", "White space before the thought"),
+    (POSITIONS, "text[end + 8 :].strip() == gold", "True", "Right or wrong is left out"),
+    (
+        POSITIONS,
+        """        if text.count("<think>") != 1 or text.count("</think>") != 1:
+            return 0.0
+        start, end = text.index("<think>"), text.index("</think>")
+        if text[:start].strip() or not text[start + 7 : end].strip():
+            return 0.0
+        return float(text[end + 8 :].strip() == gold)""",
+        """        if text.count("</think>") != 1:
+            return 0.0
+        thought, said = text.split("</think>")
+        return float(thought.strip() != "" and said.strip() == gold)""",
+        "A hole: an opening tag",
+    ),
+    (REWARD, FOUND, "float(text.split('</think>')[-1].strip() == gold)", "The form is left out"),
+    (PLAIN, "float(form and correct)", "0.5 * form + 0.5 * correct", "Half a reward"),
+    (REWARD, FOUND, "0.0 if ok else 1.0", "Right and wrong are swapped"),
+    (
+        POSITIONS,
+        "zip(completions, answers)",
+        "zip(completions, [answers[0]] * len(answers))",
+        "All",
+    ),
+]
+
+REWARD_MUTANTS = [
+    (FOUND, "0.5 if ok else 0.0"),
+    (FOUND, "1.0 if ok else -1.0"),
+    ("len(parts) == 2", "len(parts) >= 2"),
+    (THOUGHT, ""),
+    (BEGINS, "True"),
+    ("        text = text.strip()\n", ""),
+    (ANSWERED, "parts[1].strip()"),
+    (ANSWERED, "parts[0].strip() == gold"),
+]
+
 RIGHT = {
+    "think_rewards": [REWARD, PATTERN, POSITIONS, PLAIN, edit(REWARD, FOUND, "float(ok)")],
     "group_advantages": [
         ADVANTAGES,
         REPEATED,
@@ -333,12 +440,14 @@ RIGHT = {
     "grpo_loss": edits(LOSS, RIGHT_LOSSES),
 }
 WRONG = {
+    "think_rewards": [(edit(source, old, new), name) for source, old, new, name in REWARD_MISTAKES],
     "group_advantages": [
         (edit(source, old, new), name) for source, old, new, name in ADVANTAGE_MISTAKES
     ],
     "grpo_loss": edits(LOSS, LOSS_MISTAKES),
 }
 MUTANTS = {
+    "think_rewards": edits(REWARD, REWARD_MUTANTS),
     "group_advantages": edits(ADVANTAGES, ADVANTAGE_MUTANTS),
     "grpo_loss": edits(LOSS, LOSS_MUTANTS),
 }
