@@ -11,7 +11,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ import nbformat
 import torch
 from nbclient import NotebookClient
 
+from benchmarks.measuring import processor
 from scripts.whole_file import write_whole
 from tools.fingerprint import fingerprint, key_of
 from utils import profiles
@@ -92,7 +92,7 @@ class Results:
                 ["python -m", f"{script.parent.name}.{script.stem}", *sys.argv[1:]]
             ),
             "date": datetime.date.today().isoformat(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "machine": f"{processor()}, {os.cpu_count()} cores",
             "threads": torch.get_num_threads(),
             "versions": profiles.versions(),
             "made_by": {key: made for key, made in self.made_by.items() if key in used},

@@ -53,6 +53,9 @@ def sweep(results: Results, args: argparse.Namespace) -> None:
         empty = {"seed": seed, "seconds": {}, "summary": {}, "by": {}}
         run = results.runs.setdefault(seed, empty)
         by = run.setdefault("by", {})
+        for kept in (run["summary"], run["seconds"], by):  # variants that the notebook has no more
+            for variant in kept.keys() - set(names["VARIANTS"]):
+                del kept[variant]
         for variant in args.only or names["VARIANTS"]:
             if by.get(variant) == results.key and variant not in args.again:
                 continue

@@ -80,6 +80,20 @@ def mutants_missed() -> str:
     return "\n".join(["Missed:\n", *lines]) if lines else "None is missed."
 
 
+def lesson_mutants() -> str:
+    """How many mistakes in what the lessons teach their claims notice."""
+    document = load("lesson_mutants")
+    results = document["results"]
+    rows = [
+        (lesson, len(of_lesson), sum(result["caught"] for result in of_lesson))
+        for lesson in sorted({result["lesson"] for result in results})
+        for of_lesson in [[result for result in results if result["lesson"] == lesson]]
+    ]
+    lines = [f"| {lesson} | {made} | {caught} |" for lesson, made, caught in rows]
+    head = "| lesson | mistakes | noticed by a claim or an error |\n| --- | --- | --- |"
+    return "\n".join([head, *lines])
+
+
 def proofs() -> str:
     """The matrix of `make truth`."""
     return truth.stored_table(load("truth"))
@@ -209,6 +223,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "proofs": proofs,
     "mutants": mutants,
     "mutants, missed": mutants_missed,
+    "lesson mutants": lesson_mutants,
     "engines": engines,
     "gpu": gpu,
     "speed": speed,

@@ -29,13 +29,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # Notebook -> number as written -> why nothing has to produce it.
 ALLOWED: dict[str, dict[str, str]] = {
-    "05_grpo": {"0.125": "the points of a reward, in tasks/rewards/gsm8k.py"},
     "06_qwen3_4b_grpo": dict.fromkeys(["1.31", "3.17"], "rewards in a public notebook's outputs"),
-    "03_ppo": {
-        "1.13": "a release of TRL",
-        "0.15": "the monitor's default, in utils/monitor.py",
-        "0.02": "the monitor's limit, in utils/monitor.py",
-    },
 }
 
 NOT_PROSE = re.compile(

@@ -118,3 +118,9 @@ def test_every_stored_result_was_made_by_this_code():
     assert {name: runs for name, runs in found.items() if runs and name not in known} == {}
     assert [name for name in known if not found.get(name)] == []  # up to date: drop the entry
     assert all(known.values())
+
+
+def test_a_sweep_keeps_no_variant_that_its_notebook_dropped():
+    for file in fingerprint.RESULTS.glob("*_sweep.json"):
+        for run in json.loads(file.read_text(encoding="utf-8"))["runs"]:
+            assert run["summary"].keys() == run["seconds"].keys() == run["by"].keys(), file.name
