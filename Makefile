@@ -10,7 +10,7 @@ DOCS = "$(PY)" -m tools.docs
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 SCREEN_FLAG := $(shell [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser)
 
-.PHONY: help stale drawings lab check test test-engines truth docs mutants run execute seeds sweep model real bench lint format lock drift gpu-check badges clean setup
+.PHONY: help stale drawings lab check test test-engines truth docs mutants lesson-mutants wrong-prose run execute seeds sweep model real bench lint format lock drift gpu-check badges clean setup
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -42,6 +42,12 @@ docs: setup ## write the parts of README and docs that state results, from the r
 
 mutants: setup ## make mistakes in utils and report which ones the tests miss (MUTANT_ARGS="--jobs 2")
 	@"$(PY)" -m tools.mutants $(MUTANT_ARGS) && $(DOCS)
+
+lesson-mutants: setup ## the same in the lessons' cells: which claims notice (MUTANT_ARGS="--only 05")
+	@"$(PY)" -m tools.lesson_mutants $(MUTANT_ARGS) && $(DOCS)
+
+wrong-prose: setup ## put wrong statements into copies of the prose and report which ones are noticed
+	@"$(PY)" -m tools.wrong_prose $(PROSE_ARGS) && $(DOCS)
 
 run: setup ## execute the notebooks, or one with NB=01, into build/ with an HTML index
 	@"$(PY)" -m scripts.run_notebooks $(NB)

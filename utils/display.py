@@ -92,9 +92,8 @@ def before_after_table(
         pairs = zip(styles, texts, strict=True)
         return "<tr>" + "".join(f"<{tag} {style}>{text}</{tag}>" for style, text in pairs) + "</tr>"
 
-    for number, row in enumerate(rows):
-        if len(row) != len(columns):
-            raise ValueError(f"row {number} has {len(row)} cells for {len(columns)} columns")
+    if wrong := [(i, len(row)) for i, row in enumerate(rows) if len(row) != len(columns)]:
+        raise ValueError("row {} has {} cells".format(*wrong[0]) + f" for {len(columns)} columns")
     numbers = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
     sides = ["right" if each else "left" for each in numbers]
     table = [[cell(value) for value in row] for row in rows]
@@ -125,13 +124,9 @@ def use_style() -> None:
     """One look for all plots: fixed size, resolution, font sizes and colours, white background."""
     plt.rc("figure", figsize=(6.4, 3.6), dpi=110, facecolor="white")
     plt.rc("figure.constrained_layout", use=True)
-    plt.rc("savefig", dpi=110)
     plt.rc("axes", prop_cycle=plt.cycler(color=COLOURS), grid=True, axisbelow=True, titlesize=11)
     plt.rc("axes.spines", top=False, right=False)
-    plt.rc("grid", alpha=0.3)
-    plt.rc("font", size=10)
-    plt.rc("legend", frameon=False)
-    plt.rc("lines", linewidth=1.8)
+    plt.rcParams |= {"grid.alpha": 0.3, "legend.frameon": False, "lines.linewidth": 1.8}
 
 
 def plot_curves(
@@ -187,7 +182,5 @@ def interval_bars(
     ax.errorbar(x, value, [value - low, high - value], fmt="none", ecolor="#444", capsize=4)
     for place, number in zip(zip(x, high, strict=True), value, strict=True):
         ax.annotate(f"{number:.3f}", place, (0, 3), textcoords="offset points", ha="center")
-    ax.set_xticks(x, names)
-    ax.set(ylim=(0, 1.08), ylabel=ylabel, title=title)
-    ax.grid(axis="x", visible=False)
+    ax.set(xticks=x, xticklabels=names, ylim=(0, 1.08), ylabel=ylabel, title=title)
     return ax

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import reduce
 
 from utils.profiles import Profile, repo_root
 
@@ -20,6 +21,23 @@ def claim(text: str, holds: object) -> None:
         raise AssertionError(f"{text}: False. The lesson's text is not true of this run.")
     else:
         print(f"{text}: False on this profile; it was measured on `tiny`.")
+
+
+def stored(
+    text: str, runs: list[dict], gains: list[float], n: int, own: float | None = None, floor=0.0
+) -> None:
+    """Claim that stored gains, one a seed, are above 0; print seeds, n, each gain and the mean.
+
+    n: answers behind each gain. own: the gain of the run just made; it must not lie further than
+    the noise floor outside the stored ones. Where nothing is stored the claim fails.
+    """
+    mean = sum(gains) / max(1, len(gains))
+    each = ", ".join(f"{gain:+.3f}" for gain in gains)
+    where = f"stored, seeds {seeds(runs)}, n = {n}: {each}; mean {mean:+.3f}"
+    claim(f"{text} ({where})", bool(gains) and min(gains) > 0)
+    if own is not None:
+        near = bool(gains) and min(gains) - floor <= own <= max(gains) + floor
+        claim(f"this run, {own:+.3f}, lies within {floor} of the stored ones", near)
 
 
 def load_runs(name: str, profile: Profile, summary: dict | None = None) -> list[dict]:
@@ -41,13 +59,8 @@ def seeds(runs: list[dict]) -> str:
 
 def of_seeds(runs: list[dict], *keys: str) -> list[float]:
     """The number under `summary[keys[0]][keys[1]]…`, for each seed that has it."""
-    found = []
-    for run in runs:
-        value = run["summary"]
-        for key in keys:
-            value = value.get(key, {})
-        found += [] if value == {} else [value]
-    return found
+    found = [reduce(lambda tree, key: tree.get(key, {}), keys, run["summary"]) for run in runs]
+    return [value for value in found if value != {}]
 
 
 def mean_of(runs: list[dict], *keys: str) -> float | str:
@@ -59,9 +72,3 @@ def mean_of(runs: list[dict], *keys: str) -> float | str:
 def each_of(runs: list[dict], *keys: str) -> str:
     """The numbers themselves, for a table's cell: `0.720, 0.706, 0.725`."""
     return ", ".join(f"{value:.3f}" for value in of_seeds(runs, *keys))
-
-
-def gains(runs: list[dict], after: str, before: str, key: str) -> list[float]:
-    """`summary[after][key] - summary[before][key]`, for each seed that has both."""
-    pairs = [(of_seeds([run], after, key), of_seeds([run], before, key)) for run in runs]
-    return [a[0] - b[0] for a, b in pairs if a and b]

@@ -216,7 +216,7 @@ def test_overview_says_ratio_and_target():
     )
     assert (
         "| GRPO, a rollout of 32 x 8 and its updates | 1.5 s [1.35, 1.65] | TRL: 5 s [4.5, 5.5] "
-        "| 0.30 (met: 0.4) | 30 / 60 MB: 0.50 (met: 1) |" in text
+        "| 0.30 (met: 0.3) | 30 / 60 MB: 0.50 (met: 1) |" in text
     )
     assert "- sft, grpo: 2026-11-21, a chip, 2 cores, 2 threads, torch 2.13.0" in text
     assert "Targets met in this table: 2 of 4. Missed: SFT, a step of 16 rows." in text

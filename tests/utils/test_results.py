@@ -25,12 +25,6 @@ def test_mean_and_text():
     assert results.seeds(RUNS) == "0, 7"
 
 
-def test_gains_pair_the_same_seed():
-    assert results.gains(RUNS, "PPO", "SFT", "sampled") == [0.25, 0.375]
-    first_lacks_it = [{"seed": 0, "summary": {"SFT": {"sampled": 0.5}}}, RUNS[1]]
-    assert results.gains(first_lacks_it, "PPO", "SFT", "sampled") == [0.375]
-
-
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "repo_root", lambda: tmp_path)
@@ -61,3 +55,32 @@ def test_claims_print_when_they_hold_and_raise_when_they_do_not(capsys, monkeypa
     monkeypatch.setenv("COURSE_SMOKE", "1")
     results.claim("accuracy rose", False)
     assert capsys.readouterr().out == "accuracy rose: not checked\n"
+
+
+def differences(runs=RUNS):
+    return [run["summary"]["PPO"]["sampled"] - run["summary"]["SFT"]["sampled"] for run in runs]
+
+
+def test_a_stored_claim_says_where_it_is_from(capsys):
+    results.stored("PPO gains", RUNS, differences(), n=300, own=0.2, floor=0.06)
+    assert capsys.readouterr().out.splitlines() == [
+        "PPO gains (stored, seeds 0, 7, n = 300: +0.250, +0.375; mean +0.312): True",
+        "this run, +0.200, lies within 0.06 of the stored ones: True",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "own", "said"),
+    [
+        ([0.25, -0.01], None, "PPO gains"),
+        ([0.25, 0.0], None, "PPO gains"),
+        ([], None, "PPO gains"),  # nothing is stored
+        ([0.25, 0.375], 0.18, "this run"),
+        ([0.25, 0.375], 0.45, "this run"),
+    ],
+)
+def test_a_stored_claim_can_fail(found, own, said, monkeypatch):
+    for name in ("COURSE_SMOKE", "COURSE_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(AssertionError, match=said):
+        results.stored("PPO gains", RUNS, found, n=300, own=own, floor=0.06)
