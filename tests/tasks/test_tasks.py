@@ -407,9 +407,7 @@ def test_splits_of_real_rows_share_none(monkeypatch, tmp_path, files):
     for name in files:
         lines = "\n".join(map(json.dumps, rows(name, 2040)))
         (tmp_path / f"sql_create_context/{name}.jsonl").write_text(lines)
-    parts = [
-        {e.context for e in sql.load_real(split)} for split in ("train", "validation", "test")
-    ]
+    parts = [{e.context for e in sql.load_real(split)} for split in ("train", "validation", "test")]
     assert all(parts)
     assert len(set.union(*parts)) == sum(map(len, parts))
 
