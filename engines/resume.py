@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +100,24 @@ def load_run(file: str | Path, parts: Parts) -> tuple[int, Any] | None:
             state["state"] = {int(number): slots for number, slots in state["state"].items()}
         part.set_state(state) if isinstance(part, Generator) else part.load_state_dict(state)
     return run["step"], run["log"]
+
+
+def resumable(
+    file: str | Path, parts: Parts, batches: Sequence[Any], log: list, every: int = 10
+) -> Iterator[tuple[int, Any]]:
+    """`(step, batch)` of each batch that is still to be trained on, in the place of `enumerate`.
+
+    Goes on from `file` where there is one: `parts` as they were then, `log` filled. The body of the
+    loop appends to `log`; after every `every` steps, and after the last, all is saved. A log that
+    is shorter than the number of steps done would lose entries: ValueError.
+    """
+    start, kept = load_run(file, parts) or (0, [])
+    log[:] = kept
+    for step in range(start, len(batches)):
+        yield step, batches[step]
+        if len(log) != step + 1:
+            raise ValueError(
+                f"{len(log)} entries in the log after {step + 1} steps: add one per step"
+            )
+        if (step + 1) % every == 0 or step + 1 == len(batches):
+            save_run(file, step + 1, parts, log)

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from engines.resume import load_run, save_run
+from engines.resume import load_run, resumable, save_run
 from utils.monitor import RLMonitor
 
 
@@ -127,6 +127,34 @@ def test_an_interrupted_run_ends_in_the_same_bits_and_log(file, stop):
     assert log == whole_log
     assert bits(second) == bits(whole)
     assert second["policy"].head.weight is second["policy"].embed.weight
+
+
+@pytest.mark.parametrize(("killed", "lost"), [(1, 1), (3, 1), (4, 0), (6, 0)])
+def test_a_resumable_loop_goes_on_from_its_last_save(file, killed, lost):
+    def run(parts, stop=99):
+        log, done = [], []
+        for step, batch in resumable(file, parts, "abcdef", log, every=2):
+            if step == stop:
+                return log, done
+            train(parts, step, step + 1, log)
+            done.append(batch)
+        return log, done
+
+    whole = fresh(0)
+    whole_log = train(whole, 0, 6, [])
+    run(fresh(0), killed)
+    second = fresh(1) if killed > 1 else fresh(0)  # before the first save it starts anew
+    log, done = run(second)
+    assert log == whole_log
+    assert bits(second) == bits(whole)
+    assert done == list("abcdef"[killed - lost :])
+
+
+def test_a_resumable_loop_without_a_log_entry_a_step_is_refused(file):
+    loop = resumable(file, fresh(0), "ab", [])
+    next(loop)
+    with pytest.raises(ValueError, match="0 entries in the log after 1 steps"):
+        next(loop)
 
 
 def test_the_run_used_for_the_test_depends_on_every_part():
