@@ -2,15 +2,16 @@
 
     python -m scripts.run_seeds 01 --seeds 0 1 2      # or: make seeds NB=01
 
-Checkpoints go to `runs/seed_<seed>/`. The notebook is executed as it is, with COURSE_SEED set;
-nothing of it is written again here. A seed whose numbers were made by the code as it is now is not
-measured again (`--again` does); how long the others will take is said beforehand.
+Checkpoints go to `runs/seed_<seed>/<notebook>/`. The notebook is executed as it is, with
+COURSE_SEED set; nothing of it is written again here. A seed whose numbers were made by the code as
+it is now is not measured again (`--again` does); how long the others will take is said beforehand.
 """
 
 import argparse
 import datetime
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -28,11 +29,17 @@ from utils import profiles
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def seed_folder(notebook: Path, seed: int) -> Path:
+    """A lesson's own COURSE_RUNS: it starts from the shipped checkpoints, whatever ran before."""
+    return ROOT / "runs" / f"seed_{seed}" / notebook.stem
+
+
 def run(notebook: Path, seed: int) -> dict:
     """Execute the notebook with one seed; return its `summary`, and the seconds it took."""
     node = nbformat.read(notebook, as_version=4)
     node.cells.append(nbformat.v4.new_code_cell("import json\n\nprint(json.dumps(summary))"))
-    os.environ |= {"COURSE_SEED": str(seed), "COURSE_RUNS": str(ROOT / "runs" / f"seed_{seed}")}
+    shutil.rmtree(fresh := seed_folder(notebook, seed), ignore_errors=True)
+    os.environ |= {"COURSE_SEED": str(seed), "COURSE_RUNS": str(fresh)}
     began = time.monotonic()
     NotebookClient(node, timeout=3600, resources={"metadata": {"path": notebook.parent}}).execute()
     summary = json.loads(node.cells[-1].outputs[0]["text"])

@@ -16,12 +16,15 @@ from pathlib import Path
 
 import nbformat
 
-from scripts.run_seeds import ROOT, Results, measured
+from scripts.run_seeds import Results, measured, seed_folder
 
 
 def load_cells(notebook: Path, seed: int, tag: str = "sweep") -> dict:
     """Execute the cells with the tag, with a seed; return what they define."""
-    os.environ |= {"COURSE_SEED": str(seed), "COURSE_RUNS": str(ROOT / "runs" / f"seed_{seed}")}
+    folder = seed_folder(notebook, seed)
+    if tag == "real":  # a stage starts from what earlier lessons left with the same seed
+        folder = folder.parent
+    os.environ |= {"COURSE_SEED": str(seed), "COURSE_RUNS": str(folder)}
     names: dict = {"__name__": f"__{tag}__"}
     for cell in nbformat.read(notebook, as_version=4).cells:
         if cell.cell_type == "code" and tag in cell.metadata.get("tags", []):

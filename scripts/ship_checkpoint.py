@@ -136,9 +136,9 @@ def main(arguments: list[str] | None = None) -> None:
     tiny = args.profile == "tiny"
     if tiny and args.stage not in RESULTS:
         parser.error(f"the course ships no {args.stage} of tiny, only {', '.join(RESULTS)}")
-    source, target = (
-        ROOT / place / args.profile / args.stage for place in ("runs/seed_0", "assets")
-    )
+    lesson = Path(MADE_BY[args.stage]).stem if tiny else ""  # real runs share one folder
+    source = ROOT / "runs/seed_0" / lesson / args.profile / args.stage
+    target = ROOT / "assets" / args.profile / args.stage
     if not (source / ("config.json" if tiny else ADAPTER)).is_file():
         command = "make seeds" if tiny else "make real"
         parser.error(f"no {source.relative_to(ROOT)}: run `{command}` for the notebook first")

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
@@ -45,7 +46,18 @@ def essence(source: str) -> str:
             first = body[0].value
             if isinstance(first, ast.Constant) and isinstance(first.value, str):
                 body[:1] = [] if body[1:] else [ast.Pass()]
-    return ast.dump(tree)
+    return _dump(tree)
+
+
+def _dump(node: Any) -> str:
+    """Like `ast.dump`, but the same with each Python: fields that hold nothing are left out."""
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if name != "kind"]
+        parts = [f"{name}={_dump(value)}" for name, value in fields if value not in (None, [])]
+        return f"{type(node).__name__}({', '.join(parts)})"
+    if isinstance(node, list):
+        return f"[{', '.join(map(_dump, node))}]"
+    return repr(node)
 
 
 def module_file(name: str) -> Path | None:

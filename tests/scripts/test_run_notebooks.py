@@ -47,6 +47,19 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return run_notebooks.main()
 
 
+def test_a_notebook_starts_from_the_shipped_checkpoints(
+    course: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "import os, pathlib\nruns = pathlib.Path(os.environ['COURSE_RUNS'])\n"
+    source += "print(runs.name, runs.exists())\nruns.mkdir(parents=True)"
+    path = write_notebook(course, "01_good.ipynb", source)
+    monkeypatch.setenv("COURSE_RUNS", "")
+    for _ in range(2):  # what the first left is gone
+        assert call(monkeypatch, "--in-place", "01") == 0
+        (code,) = nbformat.read(path, as_version=4).cells[1:]
+        assert code.outputs[0].text == "01_good False\n"
+
+
 def test_in_place_stores_outputs_without_what_differs(
     course: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

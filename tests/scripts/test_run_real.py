@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from relatives import lora
-from scripts import run_real, run_seeds, run_sweep
+from scripts import run_real, run_seeds
 from tools import fingerprint
 from utils import models
 
@@ -54,7 +54,7 @@ def run_real(stage, progress):
 @pytest.fixture
 def lesson(tmp_path, monkeypatch, random_llama, tokenizer):
     """A repository with one lesson; returns its root. Nothing of the process changes for good."""
-    for module in (run_real, run_seeds, run_sweep):
+    for module in (run_real, run_seeds):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     base = models.save_checkpoint(random_llama, tokenizer, tmp_path / "llama")
     said = {"source": "made up", "weights": "random", "versions": {}, "date": "today"}

@@ -73,7 +73,7 @@ def test_a_large_adapter_is_refused(root, monkeypatch, capsys):
     ("arguments", "said"),
     [
         (["sft", "--profile", "smol"], "no runs/seed_0/smol/sft: run `make real`"),
-        (["sft"], "no runs/seed_0/tiny/sft: run `make seeds`"),
+        (["sft"], "no runs/seed_0/01_sft/tiny/sft: run `make seeds`"),
         (["dpo"], "ships no dpo of tiny, only sft, reward_model"),
     ],
 )
