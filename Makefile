@@ -10,7 +10,7 @@ DOCS = "$(PY)" -m tools.docs
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 SCREEN_FLAG := $(shell [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser)
 
-.PHONY: help stale drawings lab check test test-engines truth docs mutants lesson-mutants wrong-prose run execute seeds sweep model real bench lint format lock drift gpu-check badges clean setup
+.PHONY: help stale drawings lab check test test-engines truth docs mutants lesson-mutants wrong-prose run execute seeds sweep chain model real bench lint format lock drift gpu-check badges clean setup
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -60,6 +60,9 @@ seeds: setup ## measure with three seeds what is older than the code (NB=01: of 
 
 sweep: setup ## the same for the variants that a notebook compares: NB=04
 	@"$(PY)" -m scripts.run_sweep $(NB) && $(DOCS)
+
+chain: setup ## with three seeds, train SFT, reward model, PPO, DPO and GRPO each from the one before
+	@"$(PY)" -m scripts.run_chain && $(DOCS)
 
 stale: setup ## list the stored results that are older than the code
 	@"$(PY)" -m tools.fingerprint

@@ -19,12 +19,13 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from scripts.whole_file import write_whole
 from tasks import identity, reviews, sql
 from tasks import math as math_task
 from tasks.sql import annotators
 from tasks.sql import questions as sql_questions
-from utils import chat, display, evaluate
-from utils.models import save_checkpoint
+from utils import chat, display, evaluate, profiles
+from utils.models import load_policy, load_tokenizer, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCAB_SIZE = 1024
@@ -216,21 +217,42 @@ def measure(model, tokenizer, prompts: int = 500) -> dict[str, evaluate.EvalResu
 
 
 def steps_pay(result: evaluate.EvalResult) -> list[str]:
-    """Lines of the model card: how often steps are worked, and how right either way is."""
-    flat = [
-        (s, "=" in t)
-        for ss, ts in zip(result.scores, result.texts, strict=True)
-        for s, t in zip(ss.tolist(), ts, strict=True)
-    ]
+    """Lines of the model card: how often steps are worked, and how right either way is.
+
+    The intervals are bootstrap ones over problems: the answers to one problem are no independent
+    ones.
+    """
+    right = torch.stack(list(result.scores)).double()  # (problems, answers)
+    worked = torch.tensor([["=" in t for t in texts] for texts in result.texts]).double()
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randint(len(right), (4000, len(right)), generator=generator)
     lines = []
-    for worked, name in ((True, "worked step by step"), (False, "answered at once")):
-        scores = [score for score, steps in flat if steps == worked]
-        low, high = evaluate.wilson_interval(sum(scores), len(scores))
+    for kind, name in ((worked, "worked step by step"), (1 - worked, "answered at once")):
+        hits, answers = (right * kind).sum(1), kind.sum(1)
+        shares = hits[draws].sum(1) / answers[draws].sum(1)
+        low, high = shares.quantile(torch.tensor([0.025, 0.975]).double()).tolist()
         lines.append(
-            f"| {name} | {len(scores) / len(flat):.3f} | {sum(scores) / len(scores):.3f} "
+            f"| {name} | {kind.mean():.3f} | {hits.sum() / answers.sum():.3f} "
             f"[{low:.3f}, {high:.3f}] |"
         )
     return lines
+
+
+def measured_again(card: str, results: dict[str, evaluate.EvalResult]) -> str:
+    """The card with the rows of its two tables measured anew."""
+    head, first, rest = card.partition("| task | accuracy |\n|---|---|\n")
+    _, second, _ = rest.partition("| answer | share | accuracy |\n|---|---|---|\n")
+    if not second:
+        raise ValueError("the card has not the two tables of scripts/tiny_card.md: build it anew")
+    between = rest[: rest.index(second)].partition("\n\n")[2]
+    return "".join((head, first, abilities(results), "\n\n", between, second)) + "\n".join(
+        [*steps_pay(results["word problems, sampled"]), ""]
+    )
+
+
+def abilities(results: dict[str, evaluate.EvalResult]) -> str:
+    """The rows of the card's first table."""
+    return "\n".join(f"| {name} | {result} |" for name, result in results.items())
 
 
 def write_card(out: Path, args, losses: list[float], minutes: float, results) -> None:
@@ -255,7 +277,7 @@ def write_card(out: Path, args, losses: list[float], minutes: float, results) ->
         tokens=f"{args.steps * args.rows * args.length / 1e6:.0f}",
         minutes=f"{minutes:.0f}",
         loss=f"{sum(losses[-50:]) / 50:.3f}",
-        abilities="\n".join(f"| {name} | {result} |" for name, result in results.items()),
+        abilities=abilities(results),
         steps_pay="\n".join(steps_pay(results["word problems, sampled"])),
         **vars(args),
     )
@@ -275,7 +297,15 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--prompts", type=int, default=500, help="held-out prompts a measurement")
+    parser.add_argument("--measure", action="store_true", help="only measure, renew the card")
     args = parser.parse_args()
+    if args.measure:
+        profile = profiles.get_profile("tiny")
+        model, tokenizer = load_policy(profile), load_tokenizer(profile)
+        card = args.out / "README.md"
+        results = measure(model, tokenizer, args.prompts)
+        write_whole(card, measured_again(card.read_text(encoding="utf-8"), results))
+        return
     args.work.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(args.seed)
     model = build_model(tokenizer, args.seed, args.hidden, args.layers)

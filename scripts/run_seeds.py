@@ -23,7 +23,7 @@ from nbclient import NotebookClient
 
 from benchmarks.measuring import processor
 from scripts.whole_file import write_whole
-from tools.fingerprint import fingerprint, key_of
+from tools.fingerprint import fingerprint, key_of, keys_of
 from utils import profiles
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,16 +34,25 @@ def seed_folder(notebook: Path, seed: int) -> Path:
     return ROOT / "runs" / f"seed_{seed}" / notebook.stem
 
 
-def run(notebook: Path, seed: int) -> dict:
-    """Execute the notebook with one seed; return its `summary`, and the seconds it took."""
+def run(notebook: Path, seed: int, folder: Path | None = None) -> dict:
+    """Execute the notebook with one seed; return its `summary`, seconds and claims that are false.
+
+    folder: of the checkpoints that earlier lessons left, in the place of an empty one.
+    """
     node = nbformat.read(notebook, as_version=4)
     node.cells.append(nbformat.v4.new_code_cell("import json\n\nprint(json.dumps(summary))"))
-    shutil.rmtree(fresh := seed_folder(notebook, seed), ignore_errors=True)
-    os.environ |= {"COURSE_SEED": str(seed), "COURSE_RUNS": str(fresh)}
+    if folder is None:
+        shutil.rmtree(folder := seed_folder(notebook, seed), ignore_errors=True)
+    os.environ |= {"COURSE_SEED": str(seed), "COURSE_RUNS": str(folder)}
     began = time.monotonic()
     NotebookClient(node, timeout=3600, resources={"metadata": {"path": notebook.parent}}).execute()
     summary = json.loads(node.cells[-1].outputs[0]["text"])
-    return {"seed": seed, "seconds": round(time.monotonic() - began), "summary": summary}
+    done = {"seed": seed, "seconds": round(time.monotonic() - began), "summary": summary}
+    outputs = [o.get("text", "") for c in node.cells for o in c.get("outputs", [])]
+    false = [line for text in outputs for line in text.splitlines() if ": False here; " in line]
+    return done | (
+        {"false": [line.partition(": False here")[0] for line in false]} if false else {}
+    )
 
 
 def find_notebook(number: str) -> Path:
@@ -61,16 +70,23 @@ class Results:
 
     A run's `by` names its fingerprint in `made_by`; in a sweep it names one for each variant. Runs
     of older code stay until they are measured again. `weights`: where those come from that are not
-    shipped with the course.
+    shipped with the course. `after`: the lessons whose stages it starts from, if they are not the
+    shipped ones.
     """
 
     def __init__(
-        self, out: Path, notebook: Path, tag: str | None = None, weights: dict | None = None
+        self,
+        out: Path,
+        notebook: Path,
+        tag: str | None = None,
+        weights: dict | None = None,
+        after: Sequence[str] = (),
     ) -> None:
-        self.out, self.notebook = out, notebook
+        self.out, self.notebook, self.tag = out, notebook, tag
         document = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
         self.runs = {run["seed"]: run for run in document.get("runs", [])}
         now = fingerprint(notebook, tag) | ({"weights": weights} if weights else {})
+        now |= {"after": keys_of(after)} if after else {}
         self.key = key_of(now)
         self.made_by = document.get("made_by", {}) | {self.key: now}
 
@@ -95,6 +111,7 @@ class Results:
         script = Path(sys.argv[0])
         results = {
             "notebook": self.notebook.name,
+            "tag": self.tag,
             "command": " ".join(
                 ["python -m", f"{script.parent.name}.{script.stem}", *sys.argv[1:]]
             ),

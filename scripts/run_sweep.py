@@ -19,9 +19,12 @@ import nbformat
 from scripts.run_seeds import Results, measured, seed_folder
 
 
-def load_cells(notebook: Path, seed: int, tag: str = "sweep") -> dict:
-    """Execute the cells with the tag, with a seed; return what they define."""
-    folder = seed_folder(notebook, seed)
+def load_cells(notebook: Path, seed: int, tag: str = "sweep", folder: Path | None = None) -> dict:
+    """Execute the cells with the tag, with a seed; return what they define.
+
+    folder: of the checkpoints that earlier lessons left.
+    """
+    folder = folder or seed_folder(notebook, seed)
     if tag == "real":  # a stage starts from what earlier lessons left with the same seed
         folder = folder.parent
     os.environ |= {"COURSE_SEED": str(seed), "COURSE_RUNS": str(folder)}

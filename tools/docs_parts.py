@@ -94,6 +94,20 @@ def lesson_mutants() -> str:
     return "\n".join([head, *lines])
 
 
+def wrong_prose() -> str:
+    """How many wrong statements put into the prose the tests notice, and by what."""
+    document = load("wrong_prose")
+    return (
+        f"`make wrong-prose` puts {document['n']} wrong statements into copies of notebooks, "
+        "README and docs: a digit changed, a number halved or doubled, a word of quantity or "
+        f"direction swapped (seed {document['seed']}). The tests notice {document['noticed']} "
+        f"({document['date']}): {document['rule']} because nothing in the notebook stands behind "
+        f"the new words, {document['page']} because a command writes that part of the page, and "
+        f"{document['list']} only because the sentence is not among those that were read and "
+        "listed in `tests/statements`."
+    )
+
+
 def proofs() -> str:
     """The matrix of `make truth`."""
     return truth.stored_table(load("truth"))
@@ -223,6 +237,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "proofs": proofs,
     "mutants": mutants,
     "mutants, missed": mutants_missed,
+    "wrong prose": wrong_prose,
     "lesson mutants": lesson_mutants,
     "engines": engines,
     "gpu": gpu,

@@ -169,6 +169,11 @@ def key_of(made_by: dict) -> str:
     return _hash(json.dumps(made_by, sort_keys=True))[:8]
 
 
+def keys_of(lessons: Iterable[str]) -> dict[str, str]:
+    """For each lesson the short name of what its whole notebook depends on."""
+    return {name: key_of(fingerprint(ROOT / f"notebooks/{name}.ipynb")) for name in lessons}
+
+
 def stale(file: Path) -> dict[str, list[str]]:
     """Runs of a results file that other code made -> what has changed since; empty when none.
 
@@ -177,20 +182,22 @@ def stale(file: Path) -> dict[str, list[str]]:
     """
     document = json.loads(file.read_text(encoding="utf-8"))
     made_by = document.get("made_by", {})
-    tag = TAGS.get(file.stem.rpartition("_")[2])
+    ending = file.stem.rpartition("_")[2]
+    tag = document.get("tag") if ending == "chain" else TAGS.get(ending)
     now = fingerprint(ROOT / "notebooks" / document["notebook"], tag)
     known = {(a["kind"], a["name"]): a["hash"] for a in accepted() if a["result"] == file.name}
 
     def changed(key: str) -> list[str]:
         if key not in made_by:
             return ["made before fingerprints were kept"]
-        found = changes(made_by[key], now)
+        after = made_by[key].get("after", {})
+        found = changes(made_by[key], now | ({"after": keys_of(after)} if after else {}))
         if tag == "real":  # these weights are not in the repository: no machine has to have them
             found = [(kind, name) for kind, name in found if kind != "weights"]
         return [
             f"{kind} {name}"
             for kind, name in found
-            if known.get((kind, name)) != now[kind].get(name)
+            if kind not in now or known.get((kind, name)) != now[kind].get(name)
         ]
 
     found = {}

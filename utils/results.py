@@ -10,17 +10,17 @@ from utils.profiles import Profile, repo_root
 def claim(text: str, holds: object) -> None:
     """Print `text: True`; AssertionError if the claim does not hold on the profile `tiny`.
 
-    On other profiles one that fails prints False and the notebook goes on. Under COURSE_SMOKE=1,
-    where nothing is trained long enough to learn, it prints "not checked".
+    On other profiles, or with COURSE_CLAIMS=print, it prints False and the notebook goes on. Under
+    COURSE_SMOKE=1, where nothing is trained long enough to learn, it prints "not checked".
     """
     if os.environ.get("COURSE_SMOKE") == "1":
         print(f"{text}: not checked")
     elif holds:
         print(f"{text}: True")
-    elif (os.environ.get("COURSE_PROFILE") or "tiny") == "tiny":
+    elif {os.environ.get("COURSE_PROFILE"), os.environ.get("COURSE_CLAIMS")} <= {None, "", "tiny"}:
         raise AssertionError(f"{text}: False. The lesson's text is not true of this run.")
     else:
-        print(f"{text}: False on this profile; it was measured on `tiny`.")
+        print(f"{text}: False here; it was measured on `tiny`, from the shipped checkpoints.")
 
 
 def stored(

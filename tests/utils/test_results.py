@@ -51,7 +51,7 @@ def test_claims_print_when_they_hold_and_raise_when_they_do_not(capsys, monkeypa
         results.claim("accuracy rose", False)
     monkeypatch.setenv("COURSE_PROFILE", "small")
     results.claim("accuracy rose", False)
-    assert capsys.readouterr().out.startswith("accuracy rose: False on this profile")
+    assert capsys.readouterr().out.startswith("accuracy rose: False here")
     monkeypatch.setenv("COURSE_SMOKE", "1")
     results.claim("accuracy rose", False)
     assert capsys.readouterr().out == "accuracy rose: not checked\n"
