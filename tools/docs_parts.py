@@ -230,6 +230,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "methods": docs_results.methods_short,
     "methods, each seed": docs_results.methods_seeds,
     "methods, what they paid": docs_results.methods_paid,
+    "methods, anew for each seed": docs_results.methods_chain,
     "start of lessons 02 to 05": docs_results.start,
     "word problems": docs_results.word_problems,
     "lesson 06": docs_results.lesson_06,

@@ -218,6 +218,31 @@ def methods_paid() -> str:
     return report.markdown([*header, "answers sampled in use"], rows)
 
 
+def methods_chain() -> str:
+    """The same when each seed trains every stage anew: `make chain`; and what that adds."""
+    rows, dates, false = [], set(), 0
+    for m in methods()[1:]:  # the base is the same in both
+        name = m.file.replace("_sweep", "_chain")
+        name = m.file if m.file == "01_sft" else name if name != m.file else f"{m.file}_chain"
+        document = load(name)
+        keys = () if m.file.endswith("_sweep") else (m.place,)
+        keys += () if m.in_use > 1 else ("sampled",)
+        values = results.of_seeds(document["runs"], *keys)
+        shared = m.each("sampled")
+        each = ", ".join(f"{value:.3f}" for value in values)
+        spreads = (f"{max(v) - min(v):.3f}" for v in (values, shared))
+        rows.append([m.name, each, f"{fmean(values):.3f}", *spreads])
+        dates.add(document["date"])
+        false += sum(len(run.get("false", ())) for run in document["runs"])
+    header = ["method", "sampled, each seed", "mean", "largest minus smallest"]
+    table = report.markdown([*header, "the same from the shipped stages"], rows)
+    measured = f"Seeds {results.seeds(document['runs'])}; measured {' and '.join(sorted(dates))}"
+    return (
+        f"{table}\n\n*{measured}; questions and answers as above. Claims of lessons 01 to 03 that "
+        f"these starts made false: {false}.*"
+    )
+
+
 def start() -> str:
     """Which model lessons 02 to 05 start from."""
     each = next(m for m in methods() if m.name == "SFT").each("sampled")
