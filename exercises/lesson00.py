@@ -107,7 +107,7 @@ Sum instead of mean: divide by the number of samples.
     .mean(0) -> .sum(0)
 Divided by the number of tokens: divide by the number of samples.
     .mean(0) -> .sum(0) / len(logits)
-Averaged over the vocabulary: the result is one number per token of the vocabulary, (V,).
+Averaged over the vocabulary: the result is one number per token of the vocabulary, (n_v,).
     .mean(0) -> .mean() | .mean(1)
 Mean weight times mean direction: multiply sample by sample, then take the mean.
     (weights[:, None] * directions).mean(0) -> weights.mean() * directions.mean(0)
@@ -143,7 +143,7 @@ reinforce_gradient = Exercise(
     cases=list(_reinforce_cases()),
     success="equal to the gradient by autograd",
     hints={
-        "must match the size": "The advantages are (n,), the directions (n, V): use "
+        "must match the size": "The advantages are (n,), the directions (n, n_v): use "
         "(rewards - baseline)[:, None]."
     },
 )

@@ -151,10 +151,10 @@ def _rewards(states, mask, weight):
 
 def _head_cases():
     # Scores 1, 3, -4, 9 and 5, -2, 1, 6; the answers have three tokens and one.
-    states = [[[1.0, 0.0], [1.0, 1.0], [2.0, -3.0], [5.0, 2.0]]]
-    states += [[[3.0, 1.0], [0.0, -1.0], [-1.0, 1.0], [0.0, 3.0]]]
+    states = [[[1.0, 1.0, 2.0], [1.0, 2.0, 2.0], [0.0, -1.0, 2.0], [5.0, 2.0, 0.0]]]
+    states += [[[3.0, 2.0, 2.0], [0.0, -1.0, 0.0], [1.0, 1.0, 2.0], [1.0, 3.0, 1.0]]]
     mask = [[1, 1, 1, 0], [1, 0, 0, 0]]
-    yield worked_case(states=states, mask=mask, weight=[[1.0, 2.0]])
+    yield worked_case(states=states, mask=mask, weight=[[1.0, 2.0, -1.0]])
     generator = torch.Generator().manual_seed(0)
     for lengths, width in (((4, 2, 5), 6), ((3, 6, 2, 4), 3), ((5, 5), 4)):
         mask = ragged_mask(lengths).long()

@@ -173,29 +173,30 @@ implicit_reward = Exercise(
 )
 
 
-def my_dpop_loss(chosen_ratio, rejected_ratio, beta, dpop_lambda):
-    penalty = torch.clamp(-chosen_ratio, min=0)
-    d = beta * (chosen_ratio - rejected_ratio - dpop_lambda * penalty)
+def my_dpop_loss(chosen_log_ratio, rejected_log_ratio, beta, dpop_lambda):
+    penalty = torch.clamp(-chosen_log_ratio, min=0)
+    d = beta * (chosen_log_ratio - rejected_log_ratio - dpop_lambda * penalty)
     return -F.logsigmoid(d).mean()
 
 
-_PENALTY = "The penalty is max(0, -chosen_ratio): what the chosen answer lost, in nats."
+_PENALTY = "The penalty is max(0, -chosen_log_ratio): what the chosen answer lost, in nats."
 _PLACE = (
-    "It stands inside: -log sigmoid(beta * (chosen_ratio - rejected_ratio - lambda * penalty))."
+    "It stands inside: "
+    "-log sigmoid(beta * (chosen_log_ratio - rejected_log_ratio - lambda * penalty))."
 )
 _DPOP_MISTAKES = f"""
 Penalty for a chosen answer that became *more* likely. {_PENALTY}
-    clamp(-chosen_ratio -> clamp(chosen_ratio
+    clamp(-chosen_log_ratio -> clamp(chosen_log_ratio
 Penalty on the rejected answer. {_PENALTY}
-    clamp(-chosen_ratio -> clamp(-rejected_ratio | clamp(rejected_ratio
+    clamp(-chosen_log_ratio -> clamp(-rejected_log_ratio | clamp(rejected_log_ratio
 No max(0, ...): a chosen answer that gained is paid for it. {_PENALTY}
-    torch.clamp(-chosen_ratio, min=0) -> -chosen_ratio
+    torch.clamp(-chosen_log_ratio, min=0) -> -chosen_log_ratio
 min instead of max. {_PENALTY}
     min=0 -> max=0
 The whole margin clamped instead of what the chosen answer lost. {_PENALTY}
-    clamp(-chosen_ratio -> clamp(rejected_ratio - chosen_ratio
+    clamp(-chosen_log_ratio -> clamp(rejected_log_ratio - chosen_log_ratio
 Penalty squared. {_PENALTY}
-    torch.clamp(-chosen_ratio, min=0) -> torch.clamp(-chosen_ratio, min=0) ** 2
+    torch.clamp(-chosen_log_ratio, min=0) -> torch.clamp(-chosen_log_ratio, min=0) ** 2
 Penalty added to the margin, which rewards the loss. {_PLACE}
     - dpop_lambda * penalty -> + dpop_lambda * penalty
 Penalty left out: that is plain DPO. {_PLACE}
@@ -203,8 +204,8 @@ Penalty left out: that is plain DPO. {_PLACE}
 lambda not used. {_PLACE}
     dpop_lambda * penalty -> penalty
 beta not on the penalty. {_PLACE}
-    beta * (chosen_ratio - rejected_ratio - dpop_lambda * penalty) ->
-        beta * (chosen_ratio - rejected_ratio) - dpop_lambda * penalty
+    beta * (chosen_log_ratio - rejected_log_ratio - dpop_lambda * penalty) ->
+        beta * (chosen_log_ratio - rejected_log_ratio) - dpop_lambda * penalty
 Penalty outside the sigmoid. {_PLACE}
     - dpop_lambda * penalty) -> ) ;
         -F.logsigmoid(d).mean() -> (beta * dpop_lambda * penalty - F.logsigmoid(d)).mean()
@@ -213,24 +214,24 @@ Penalty outside the sigmoid. {_PLACE}
 beta not used. {_PLACE}
     beta * ( -> (
 Chosen and rejected swapped in the margin. {_PLACE}
-    chosen_ratio - rejected_ratio -> rejected_ratio - chosen_ratio
+    chosen_log_ratio - rejected_log_ratio -> rejected_log_ratio - chosen_log_ratio
 """
 
 
-def _dpop(chosen_ratio, rejected_ratio, beta, dpop_lambda):
-    none = torch.zeros_like(chosen_ratio)
+def _dpop(chosen_log_ratio, rejected_log_ratio, beta, dpop_lambda):
+    none = torch.zeros_like(chosen_log_ratio)
     options = {"loss_type": "dpop", "dpop_lambda": dpop_lambda}
-    return dpo_variant_loss(chosen_ratio, rejected_ratio, none, none, beta, **options)
+    return dpo_variant_loss(chosen_log_ratio, rejected_log_ratio, none, none, beta, **options)
 
 
 def _dpop_cases():
     yield worked_case(
-        chosen_ratio=[2.0, -3.0], rejected_ratio=[-2.0, -7.0], beta=0.5, dpop_lambda=2.0
+        chosen_log_ratio=[2.0, -3.0], rejected_log_ratio=[-2.0, -7.0], beta=0.5, dpop_lambda=2.0
     )
     # sigmoid(-150) is 0 in float32.
     yield worked_case(
-        chosen_ratio=[-30.0, 1.0, -2.0],
-        rejected_ratio=[120.0, -4.0, 3.0],
+        chosen_log_ratio=[-30.0, 1.0, -2.0],
+        rejected_log_ratio=[120.0, -4.0, 3.0],
         beta=0.5,
         dpop_lambda=5.0,
     )
@@ -246,7 +247,7 @@ dpop_loss = Exercise(
     mistakes=_DPOP_MISTAKES + LOG_SIGMOID_MISTAKES,
     cases=list(_dpop_cases()),
     success="loss and gradients equal relatives.dpo",
-    grads=["chosen_ratio", "rejected_ratio"],
+    grads=["chosen_log_ratio", "rejected_log_ratio"],
 )
 
 

@@ -153,7 +153,7 @@ def answer(rewards, group_size):
         (
             "reinforce_gradient",
             NO_COLUMN,
-            "directions (n, V): use (rewards - baseline)[:, None].",
+            "directions (n, n_v): use (rewards - baseline)[:, None].",
         ),
         ("dpo_loss", TOKENS_MINUS_SUMS, "sum the token log-probs of each row first, dim=1."),
         ("bradley_terry_loss", AFTER_THE_END, "stands at position mask.sum(1) - 1."),

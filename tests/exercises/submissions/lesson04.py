@@ -261,30 +261,38 @@ _MUTANTS_IMPLICIT = [
 ]
 
 DPOP = """
-def answer(chosen_ratio, rejected_ratio, beta, dpop_lambda):
-    lost = F.relu(-chosen_ratio)
-    margin = beta * (chosen_ratio - rejected_ratio)
+def answer(chosen_log_ratio, rejected_log_ratio, beta, dpop_lambda):
+    lost = F.relu(-chosen_log_ratio)
+    margin = beta * (chosen_log_ratio - rejected_log_ratio)
     return -F.logsigmoid(margin - beta * dpop_lambda * lost).mean()
 """
 _DPOP_LOSS = "-F.logsigmoid(margin - beta * dpop_lambda * lost).mean()"
 _RIGHT_DPOP = [
     ("", ""),
-    ("F.relu(-chosen_ratio)", "torch.clamp(-chosen_ratio, min=0)"),
-    ("F.relu(-chosen_ratio)", "-torch.clamp(chosen_ratio, max=0)"),
-    ("F.relu(-chosen_ratio)", "(chosen_ratio.abs() - chosen_ratio) / 2"),
+    ("F.relu(-chosen_log_ratio)", "torch.clamp(-chosen_log_ratio, min=0)"),
+    ("F.relu(-chosen_log_ratio)", "-torch.clamp(chosen_log_ratio, max=0)"),
+    ("F.relu(-chosen_log_ratio)", "(chosen_log_ratio.abs() - chosen_log_ratio) / 2"),
     (_DPOP_LOSS, "F.softplus(beta * dpop_lambda * lost - margin).mean()"),
     (
-        "F.relu(-chosen_ratio)",
-        "torch.where(chosen_ratio < 0, -chosen_ratio, torch.zeros_like(chosen_ratio))",
+        "F.relu(-chosen_log_ratio)",
+        "torch.where(chosen_log_ratio < 0, -chosen_log_ratio, torch.zeros_like(chosen_log_ratio))",
     ),
 ]
 _WRONG_DPOP = [
-    ("F.relu(-chosen_ratio)", "F.relu(chosen_ratio)", "Penalty for a chosen answer that became"),
-    ("F.relu(-chosen_ratio)", "F.relu(-rejected_ratio)", "Penalty on the rejected answer"),
-    ("F.relu(-chosen_ratio)", "-chosen_ratio", "No max(0, ...)"),
-    ("F.relu(-chosen_ratio)", "torch.clamp(-chosen_ratio, max=0)", "min instead of max"),
-    ("F.relu(-chosen_ratio)", "F.relu(rejected_ratio - chosen_ratio)", "The whole margin"),
-    ("F.relu(-chosen_ratio)", "F.relu(-chosen_ratio) ** 2", "Penalty squared"),
+    (
+        "F.relu(-chosen_log_ratio)",
+        "F.relu(chosen_log_ratio)",
+        "Penalty for a chosen answer that became",
+    ),
+    ("F.relu(-chosen_log_ratio)", "F.relu(-rejected_log_ratio)", "Penalty on the rejected answer"),
+    ("F.relu(-chosen_log_ratio)", "-chosen_log_ratio", "No max(0, ...)"),
+    ("F.relu(-chosen_log_ratio)", "torch.clamp(-chosen_log_ratio, max=0)", "min instead of max"),
+    (
+        "F.relu(-chosen_log_ratio)",
+        "F.relu(rejected_log_ratio - chosen_log_ratio)",
+        "The whole margin",
+    ),
+    ("F.relu(-chosen_log_ratio)", "F.relu(-chosen_log_ratio) ** 2", "Penalty squared"),
     ("margin - beta * dpop", "margin + beta * dpop", "Penalty added"),
     ("margin - beta * dpop_lambda * lost", "margin", "Penalty left out"),
     ("beta * dpop_lambda * lost", "beta * lost", "lambda not used"),
@@ -294,13 +302,17 @@ _WRONG_DPOP = [
         "(beta * dpop_lambda * lost - F.logsigmoid(margin)).mean()",
         "Penalty outside the sigmoid",
     ),
-    ("chosen_ratio - rejected_ratio", "rejected_ratio - chosen_ratio", "Chosen and rejected swap"),
+    (
+        "chosen_log_ratio - rejected_log_ratio",
+        "rejected_log_ratio - chosen_log_ratio",
+        "Chosen and rejected swap",
+    ),
     (").mean()", ").sum()", "Sum instead of mean"),
     ("-F.logsigmoid", "F.logsigmoid", "Minus missing"),
     ("-F.logsigmoid(", "-torch.sigmoid(", "sigmoid without log"),
     (
         DPOP[DPOP.index("    margin") :],
-        "    margin = chosen_ratio - rejected_ratio - dpop_lambda * lost\n"
+        "    margin = chosen_log_ratio - rejected_log_ratio - dpop_lambda * lost\n"
         "    return -F.logsigmoid(margin).mean()\n",
         "beta not used",
     ),
@@ -322,9 +334,9 @@ _WRONG_DPOP = [
     ),
 ]
 _MUTANTS_DPOP = [
-    ("F.relu(-chosen_ratio)", "F.relu(-chosen_ratio).detach()"),
-    ("F.relu(-chosen_ratio)", "F.softplus(-chosen_ratio)"),
-    ("F.relu(-chosen_ratio)", "F.relu(1 - chosen_ratio)"),
+    ("F.relu(-chosen_log_ratio)", "F.relu(-chosen_log_ratio).detach()"),
+    ("F.relu(-chosen_log_ratio)", "F.softplus(-chosen_log_ratio)"),
+    ("F.relu(-chosen_log_ratio)", "F.relu(1 - chosen_log_ratio)"),
     ("beta * dpop_lambda * lost", "beta * (dpop_lambda + 1) * lost"),
     (").mean()", ").median()"),
 ]
