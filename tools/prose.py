@@ -302,11 +302,6 @@ def documents() -> dict[str, Path]:
     }
 
 
-def listed() -> dict[str, Path]:
-    """The documents that have a list: their statements were read; the others wait for it."""
-    return {name: path for name, path in documents().items() if (LISTS / f"{name}.json").exists()}
-
-
 def read(path: Path) -> Document:
     """A notebook or a page."""
     return notebook(path) if path.suffix == ".ipynb" else page(path)

@@ -84,7 +84,7 @@ def changes_of(text: str, draw: random.Random) -> list[tuple[str, str, int]]:
 def every_wrong(draw: random.Random) -> list[Wrong]:
     """Every wrong statement that the changes make of today's hand-written ones."""
     found = []
-    for name, path in prose.listed().items():
+    for name, path in prose.documents().items():
         for statement in prose.read(path).statements:
             for kind, wrong, at in changes_of(statement.text, draw):
                 found.append(Wrong(name, statement.section, statement.text, wrong, kind, at))
@@ -157,7 +157,7 @@ def main() -> int:
     args = parser.parse_args()
     counts, missed = survey(args.n, args.seed)
     found = {"date": datetime.date.today().isoformat(), "n": args.n, "seed": args.seed}
-    found |= {"documents": sorted(prose.listed())}
+    found |= {"documents": sorted(prose.documents())}
     found |= {"noticed": args.n - counts["missed"]} | {
         k: counts[k] for k in ("rule", "page", "list")
     }

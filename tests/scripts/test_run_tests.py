@@ -24,7 +24,7 @@ def test_check_leaves_out_the_unit_tests_that_execute_notebooks() -> None:
     command += ["--collect-only", "-q", "-n", "0", *files]
     result = subprocess.run(command, cwd=run_tests.ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "test_prose_numbers.py::" in result.stdout and "test_badges.py::" in result.stdout
+    assert "test_shape.py::" in result.stdout and "test_badges.py::" in result.stdout
     assert "test_small_profile.py::" not in result.stdout
 
 
