@@ -120,6 +120,9 @@ Log-probs added: the log of a ratio is a difference. {_IMPLICIT}
     policy_logprobs - ref_logprobs -> policy_logprobs + ref_logprobs
 Log-probs divided: the log of a ratio is a difference of logs. {_IMPLICIT}
     policy_logprobs - ref_logprobs -> policy_logprobs / ref_logprobs
+    policy_logprobs - ref_logprobs -> (policy_logprobs / ref_logprobs).log()
+    beta * (log_ratio * mask).sum(1) ->
+        beta * ((policy_logprobs * mask).sum(1) / (ref_logprobs * mask).sum(1)).log()
 Ratio instead of log-ratio: no exp. {_IMPLICIT}
     policy_logprobs - ref_logprobs -> (policy_logprobs - ref_logprobs).exp()
     return beta * (log_ratio * mask).sum(1) -> return beta * (log_ratio * mask).sum(1).exp()
@@ -213,6 +216,10 @@ Penalty outside the sigmoid. {_PLACE}
         -F.logsigmoid(d).mean() -> (dpop_lambda * penalty - F.logsigmoid(d)).mean()
 beta not used. {_PLACE}
     beta * ( -> (
+beta twice. {_PLACE}
+    d = beta -> d = beta * beta
+    beta * (chosen_log_ratio - rejected_log_ratio - dpop_lambda ->
+        beta * (beta * (chosen_log_ratio - rejected_log_ratio) - dpop_lambda
 Chosen and rejected swapped in the margin. {_PLACE}
     chosen_log_ratio - rejected_log_ratio -> rejected_log_ratio - chosen_log_ratio
 """
@@ -269,8 +276,8 @@ def my_dpo_loss(
 
 
 _SUM = "The log-prob of a completion is the sum of its token log-probs where the mask is 1."
-_MARGIN = "It is (policy_chosen - ref_chosen) - (policy_rejected - ref_rejected)."
-_INSIDE = "the loss is -log sigmoid(beta * margin)."
+_MARGIN = "The difference is (policy_chosen - ref_chosen) - (policy_rejected - ref_rejected)."
+_INSIDE = "the loss is -log sigmoid(margin), and margin = beta * difference."
 _MISTAKES = f"""
 Mean log-prob instead of the sum. {_SUM}
     SIDE_mask).sum(1) -> SIDE_mask).sum(1) / SIDE_mask.sum(1)
@@ -302,7 +309,7 @@ Reference added (or ref_chosen and ref_rejected swapped). {_MARGIN}
 Sign of ref_rejected: minus before the bracket turns it around. {_MARGIN}
     rejected - ref_rejected -> rejected + ref_rejected
 Log-probs divided: the log of a ratio is a difference of logs. {_MARGIN}
-    SIDE - ref_SIDE -> SIDE / ref_SIDE
+    SIDE - ref_SIDE -> SIDE / ref_SIDE | (SIDE / ref_SIDE).log()
 Ratios instead of log-ratios: no exp. {_MARGIN}
     SIDE - ref_SIDE -> (SIDE - ref_SIDE).exp()
 Probabilities divided: exp of a summed log-prob rounds to 0, and 0 / 0 is NaN. Subtract the
@@ -320,15 +327,17 @@ beta outside the sigmoid: {_INSIDE}
     beta * (chosen -> (chosen ; return -F -> return -beta * F
 Divided by beta: {_INSIDE}
     beta * (chosen_ratio - rejected_ratio) -> (chosen_ratio - rejected_ratio) / beta
-beta on the policy's terms only: it multiplies the whole margin.
+beta on the policy's terms only: it multiplies the whole difference.
     beta * (chosen_ratio - rejected_ratio) ->
         beta * (chosen - rejected) - (ref_chosen - ref_rejected)
-beta on the chosen side only: it multiplies the whole margin.
+beta on the chosen side only: it multiplies the whole difference.
     beta * (chosen_ratio - rejected_ratio) -> beta * chosen_ratio - rejected_ratio
-beta on the rejected side only: it multiplies the whole margin.
+beta on the rejected side only: it multiplies the whole difference.
     beta * (chosen_ratio - rejected_ratio) -> chosen_ratio - beta * rejected_ratio
 beta ignored: you use 0.1 whatever beta is.
     d = beta -> d = 0.1
+beta twice: the margin already holds it; {_INSIDE}
+    d = beta -> d = beta * beta
 """
 
 

@@ -297,6 +297,7 @@ _WRONG_DPOP = [
     ("margin - beta * dpop_lambda * lost", "margin", "Penalty left out"),
     ("beta * dpop_lambda * lost", "beta * lost", "lambda not used"),
     ("beta * dpop_lambda * lost", "dpop_lambda * lost", "beta not on the penalty"),
+    ("margin - beta * dpop_lambda * lost", "beta * (margin - dpop_lambda * lost)", "beta twice."),
     (
         _DPOP_LOSS,
         "(beta * dpop_lambda * lost - F.logsigmoid(margin)).mean()",
@@ -348,7 +349,7 @@ RIGHT = {
     "dpop_loss": edits(DPOP, _RIGHT_DPOP),
 }
 WRONG = {
-    "dpo_loss": edits(ANSWER, _WRONG),
+    "dpo_loss": edits(ANSWER, [*_WRONG, ("beta * margin", "beta * beta * margin", "beta twice:")]),
     "logprob_sum": edits(LOGPROB_SUM, _WRONG_SUM),
     "implicit_reward": edits(IMPLICIT, _WRONG_IMPLICIT),
     "dpop_loss": edits(DPOP, _WRONG_DPOP),
