@@ -10,6 +10,7 @@ from safetensors import safe_open
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tasks import preferences, sql
+from tools import docs_results
 from utils import chat, evaluate, models, profiles, values
 
 SMOL = sorted((Path(__file__).resolve().parents[1] / "assets/smol").glob("*/"))
@@ -103,6 +104,12 @@ def test_the_reward_model_prefers_gold_queries_to_mistakes_on_unseen_tables(tiny
         ).view(-1, 2)
     assert (rewards[:, 0] > rewards[:, 1]).float().mean() > 0.8
     assert evaluate.auc(rewards.flatten(), torch.tensor([1, 0]).repeat(len(pairs))) > 0.75
+
+
+def test_the_reward_models_card_says_what_it_cost():
+    card = (ASSETS / "reward_model" / "README.md").read_text(encoding="utf-8")
+    judged, gold = docs_results.SHIPPED_JUDGE
+    assert f"{judged:,} answers judged by execution, {gold:,} gold queries" in card
 
 
 def test_the_base_card_states_the_measurements():
