@@ -21,6 +21,9 @@ Sign of the log-ratio flipped: exp(r) - 1 - r estimates something else, not KL(p
     logprobs - ref_logprobs -> ref_logprobs - logprobs
 Log-probs divided: the log of a ratio is the *difference* of the logs. {_K3}
     logprobs - ref_logprobs -> logprobs / ref_logprobs
+    torch.exp(-r) - 1 + r -> ref_logprobs / logprobs - 1 - (ref_logprobs / logprobs).log()
+Log of the log-probs: they are logs already, below 0, so it is NaN. Take their difference.
+    logprobs - ref_logprobs -> logprobs.log() - ref_logprobs.log()
 Probabilities subtracted: r is the difference of the log-probs, as they come in.
     logprobs - ref_logprobs -> logprobs.exp() - ref_logprobs.exp()
 {DIVIDED}
@@ -97,6 +100,9 @@ Sigmoid in place of softmax: the probabilities of the tokens add up to 1. {_SCOR
     logits.softmax(0) -> logits.sigmoid()
 exp of the logits overflows where they are large, and inf / inf is NaN: use softmax. {_SCORE}
     logits.softmax(0) -> logits.exp() / logits.exp().sum()
+one_hot without the number of tokens: its width is then the largest action + 1. Use
+one_hot(actions, len(logits)).
+    F.one_hot(actions, len(logits)) -> F.one_hot(actions)
 Baseline not subtracted: the weight of a sample is reward - baseline.
     rewards - baseline -> rewards
 Baseline added: the weight of a sample is reward - baseline.
@@ -144,7 +150,7 @@ reinforce_gradient = Exercise(
     success="equal to the gradient by autograd",
     hints={
         "must match the size": "The advantages are (n,), the directions (n, n_v): use "
-        "(rewards - baseline)[:, None]."
+        "(rewards - baseline)[:, None]. And one_hot needs the number of tokens, len(logits)."
     },
 )
 
@@ -166,7 +172,8 @@ Own reward not left out of the sum: {_OTHERS}
     (total - groups) -> total
 Sum of the others instead of their mean: divide by group_size - 1.
     / (group_size - 1) ->
-Mean of the batch instead of the group: completions of other prompts say nothing about this one.
+The batch instead of the group: completions of other prompts say nothing about this one.
+    groups.sum(1, keepdim=True) -> rewards.sum()
     groups.sum(1, keepdim=True) -> rewards.sum() ; / (group_size - 1) -> / (len(rewards) - 1)
     (total - groups) / (group_size - 1) -> rewards.mean()
 Baseline returned instead of the advantage: subtract it from the reward.

@@ -106,6 +106,8 @@ sft_loss = Exercise(
     hints={
         "-100 is out of bounds": _NO_TOKEN,
         "Class values must be non-negative": _NO_TOKEN,
+        "must match the size": "gather leaves a last axis of size 1: take [..., 0]. And shift "
+        "logits, labels and mask alike.",
         "Expected target size": "cross_entropy wants (N, V) and (N,): flatten both after the "
         "shift.",
     },
@@ -185,4 +187,9 @@ lora_forward = Exercise(
     cases=list(_lora_cases()),
     success="output and gradients equal W0 x + (alpha / rank) B A x",
     grads=["x", "lora_a", "lora_b"],
+    hints={
+        "cannot be multiplied": "The formula has a column x, here x holds rows: W0 x is "
+        "x @ weight.T, and B A x is x @ lora_a.T @ lora_b.T. Merged, B A is lora_b @ lora_a, in "
+        "this order.",
+    },
 )

@@ -136,6 +136,13 @@ A learning rate that falls to zero: here it stays as it is.
         learning_rate * table.grad -> learning_rate * (1 - step / steps) * table.grad
 Gradient clipped or normalised: not here.
     learning_rate * table.grad -> learning_rate * table.grad / table.grad.norm()
+AdamW's step: here it is plain, table -= learning_rate * table.grad.
+    table -= learning_rate * table.grad -> adam.step() ;
+        .requires_grad_() -> .requires_grad_(); adam = torch.optim.AdamW([table], learning_rate)
+    table -= learning_rate * table.grad -> adam.step() ;
+        .requires_grad_() -> .requires_grad_(); adam = torch.optim.Adam([table], learning_rate)
+The table did not change: clear the gradient after the step, not between backward and the step.
+    table -= learning_rate -> table -= 0
 Raw logits instead of log-probabilities: use log_softmax.
     .log_softmax(-1) ->
 Probabilities instead of log-probabilities: use log_softmax.

@@ -98,7 +98,10 @@ bradley_terry_loss = Exercise(
     success="loss and gradients equal utils.losses.bradley_terry_loss of the scores at the last "
     "tokens,",
     grads=["chosen_scores", "rejected_scores"],
-    hints={"out of bounds": "The last token of a row stands at position mask.sum(1) - 1."},
+    hints={
+        "out of bounds": "The last token of a row stands at position mask.sum(1) - 1. "
+        "Each row needs its own: scores[torch.arange(B), last]."
+    },
 )
 
 
@@ -131,7 +134,8 @@ Mean over all positions, padding too. {_LAST}
 Sum over the tokens instead of the last token. {_LAST}
     {_READ} -> (scores * mask).sum(1) | scores.sum(1)
 The largest score of the answer, not the last one. {_LAST}
-    {_READ} -> scores.amax(1)
+    {_READ} -> scores.amax(1) | (scores * mask).amax(1)
+    {_READ} -> scores.masked_fill(mask == 0, -torch.inf).amax(1)
 A score for each token, but an answer has one reward. {_LAST}
     {_READ} -> scores | scores * mask
 Squeezed through a sigmoid: a reward may be any number; the sigmoid is of a *difference*.
@@ -140,7 +144,7 @@ Minus too many: the head is a plain product of state and weight.
     {_READ} -> -scores[rows, last]
 The head is not applied: the reward is the product of the state with the weight, not its sum.
     (states @ weight.T)[..., 0] -> states.sum(2)
-One column too many: a head with one output gives (B, 1); take its only column.
+One dimension too many: a head with one output gives (B, L, 1); take its only column, [..., 0].
     (states @ weight.T)[..., 0] -> (states @ weight.T)
 """
 
@@ -171,7 +175,8 @@ rewards = Exercise(
     success="rewards and gradients equal a linear head read by utils.values.last_token",
     grads=["states", "weight"],
     hints={
-        "out of bounds": "The last token of a row stands at position mask.sum(1) - 1.",
+        "out of bounds": "The last token of a row stands at position mask.sum(1) - 1. "
+        "Each row needs its own: scores[torch.arange(B), last].",
         "cannot be multiplied": "The states are (B, L, H), the weight (1, H): states @ weight.T.",
     },
 )
@@ -206,6 +211,9 @@ Best over the wrong dimension: compare the answers of a group, dimension 1.
     argmax(1, keepdim=True) -> argmax(0, keepdim=True)
 The place inside its group used as a place in the whole list: gather within the group.
     right.gather(1, picked).mean() -> verdicts.flatten()[picked].mean()
+Rows and places mixed up: right[:, picked] or right[picked] does not take each row at its own place.
+Use gather.
+    right.gather(1, picked).mean() -> right[:, picked[:, 0]].mean() | right[picked[:, 0]].mean()
 Sum instead of mean: accuracy is the share of right answers.
     right.gather(1, picked).mean() -> right.gather(1, picked).sum()
 One number for each group: accuracy is their mean.
@@ -240,6 +248,7 @@ best_of_n = Exercise(
     mistakes=_BEST_MISTAKES,
     cases=list(_best_cases()),
     success="accuracy equals a loop over prompts and groups",
+    hints={"out of bounds": "A place counts within its group: right.gather(1, picked)."},
 )
 
 
@@ -273,6 +282,10 @@ Squared gaps. {_BIN}
     gap.abs() -> gap.square()
 The largest gap only. {_BIN}
     error = error + inside.float().mean() * gap.abs() -> error = torch.maximum(error, gap.abs())
+A stated probability of exactly 0 falls out of the first bin: an edge belongs to the bin above it.
+    inside = which == b -> inside = (stated > b / bins) & (stated <= (b + 1) / bins)
+A stated probability on an edge counts in two bins: an edge belongs to the bin above it.
+    inside = which == b -> inside = (stated >= b / bins) & (stated <= (b + 1) / bins)
 A stated probability of exactly 1 falls out of the last bin: clamp the bin to bins - 1.
     .clamp(max=bins - 1) ->
 Bins cut by rounding to the nearest: the first and the last would be half as wide. Round down.
@@ -297,16 +310,15 @@ def _calibration_error(stated, right, bins):
 
 def _error_cases():
     yield worked_case(
-        stated=[0.0, 0.25, 0.375, 0.875, 0.75, 1.0], right=[0.0, 1.0, 0.0, 1.0, 0.0, 1.0], bins=2
+        stated=[0.0, 0.25, 0.375, 0.875, 0.75, 1.0], right=[1.0, 0.0, 0.0, 1.0, 0.0, 1.0], bins=2
     )
     generator = torch.Generator().manual_seed(0)
     for n, bins, power in ((40, 5, 1.0), (25, 10, 0.2), (60, 4, 3.0)):
         stated = torch.rand(n, generator=generator) ** power
         right = (torch.rand(n, generator=generator) < stated.sqrt()).float()
         text = f"{n} random probabilities in {bins} bins"
-        yield Case(
-            (torch.cat([stated, torch.ones(1)]), torch.cat([right, torch.zeros(1)]), bins), text
-        )
+        stated = torch.cat([stated, torch.tensor([0.5, 1.0])])  # a tie, and the last edge
+        yield Case((stated, torch.cat([right, torch.zeros(2)]), bins), text)
 
 
 calibration_error = Exercise(

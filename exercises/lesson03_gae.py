@@ -77,6 +77,8 @@ Off by one in rewards: you take reward_(t+1). {_DELTA}
     rewards + gamma -> F.pad(rewards[:, 1:], (0, 1)) + gamma
 Rewards of row 0 used for every row: rewards[:, t] has one for each. {_DELTA}
     rewards + gamma -> rewards[:1] + gamma
+Only row 0 is filled: rewards[:, t] has one for each row, and so has advantages[:, t].
+    result[:, t] = after -> result[0, t] = after[0]
 No recursion: you return delta, whatever lam is. {_RECURSION}
     deltas[:, t] + gamma * lam * after -> deltas[:, t]
 The recursion runs forward: start at the last token. {_RECURSION}

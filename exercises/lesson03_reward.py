@@ -88,7 +88,10 @@ kl_shaped_rewards = Exercise(
     cases=list(_reward_cases()),
     success="rewards equal utils.advantages.kl_shaped_rewards",
     padding="mask",
-    hints={"is out of bounds": f"The last token of a row of n tokens has index n - 1. {_LAST}"},
+    hints={
+        "is out of bounds": f"The last token of a row of n tokens has index n - 1. {_LAST}",
+        "used as indices must be long": "mask.sum(1) is a float: .long() makes indices of it.",
+    },
 )
 
 
@@ -115,6 +118,8 @@ Clipped from above only. {_ERROR}
     min(max(error, -0.2), 0.2) -> min(error, 0.2)
 Clipped from below only. {_ERROR}
     min(max(error, -0.2), 0.2) -> max(error, -0.2)
+Clipped to [0.8, 1.2]: these limits are for a ratio, which is around 1. {_ERROR}
+    min(max(error, -0.2), 0.2) -> min(max(error, 0.8), 1.2)
 Clipped too late: clip the error, then multiply by n_samples / horizon. {_ERROR}
     min(max(error, -0.2), 0.2) -> error ;
         error * n_samples / horizon -> min(max(error * n_samples / horizon, -0.2), 0.2)

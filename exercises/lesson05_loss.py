@@ -54,6 +54,9 @@ KL multiplied by the ratio (TRL's default): here it is beta * k3.
 KL averaged over the tokens of the batch: it belongs to each token, so {_FIRST}
     beta * cost - objective -> -objective ;
         loss = ( -> loss = beta * (cost * mask).sum() / mask.sum() + (
+KL averaged over all positions, where padding counts as 0: it belongs to each token, so {_FIRST}
+    beta * cost - objective -> -objective ;
+        loss = ( -> loss = beta * (cost * mask).mean() + (
 Mask ignored in the KL: padding counts. Add the KL to each token first.
     beta * cost - objective -> -objective ; loss = ( -> loss = beta * cost.mean() + (
     beta * cost - objective -> -objective ; loss = ( -> loss = beta * cost.mean(1).mean() + (

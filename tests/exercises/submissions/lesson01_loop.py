@@ -126,6 +126,17 @@ _WRONG_STEPS = [
         "parameter.grad /= parameter.grad.norm(); optimizer.step()",
         "Gradient clipped or normalised",
     ),
+    ("SGD([parameter], lr=learning_rate)", "AdamW([parameter], lr=learning_rate)", "AdamW's step"),
+    (
+        "SGD([parameter], lr=learning_rate)",
+        "AdamW([parameter], lr=learning_rate, weight_decay=0.0)",
+        "AdamW's step",
+    ),
+    (
+        "optimizer.zero_grad()\n        loss.backward()",
+        "loss.backward()\n        optimizer.zero_grad()",
+        "The table did not change",
+    ),
     (
         'F.cross_entropy(predictions.transpose(1, 2), targets, reduction="none")',
         "-predictions.gather(2, targets[..., None])[..., 0]",
@@ -139,7 +150,7 @@ _WRONG_STEPS = [
 ]
 
 _MUTANTS_STEPS = [
-    ("torch.optim.SGD", "torch.optim.Adam"),
+    ("torch.optim.SGD", "torch.optim.Adagrad"),
     (_RATE, "[parameter], lr=learning_rate, momentum=0.9"),
     (_RATE, "[parameter], lr=learning_rate, weight_decay=0.1"),
     ("return parameter.detach()", "return parameter.detach().softmax(-1)"),

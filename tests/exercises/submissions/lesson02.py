@@ -165,11 +165,13 @@ _WRONG_HEAD = [
     (_READ, "scores.mean(1)", "Mean over all positions, padding too"),
     (_READ, "(scores * mask).sum(1)", "Sum over the tokens"),
     (_READ, "scores.max(1).values", "The largest score"),
+    (_READ, "(scores * mask).max(1).values", "The largest score"),
+    (_READ, "torch.where(mask == 1, scores, -torch.inf).max(1).values", "The largest score"),
     (_READ, "scores", "A score for each token"),
     (_READ, "torch.sigmoid(scores[rows, last])", "Squeezed through a sigmoid"),
     (_READ, "-scores[rows, last]", "Minus too many"),
     (_SCORES, "states.sum(-1)", "The head is not applied"),
-    (_READ, "(states @ weight.T)[rows, last]", "One column too many"),
+    (_READ, "(states @ weight.T)[rows, last]", "One dimension too many"),
 ]
 
 _MUTANTS_HEAD = [
@@ -211,6 +213,8 @@ _WRONG_BEST = [
         "Best over the wrong dimension",
     ),
     (_SHARE, "verdicts.flatten()[picked].mean()", "The place inside its group"),
+    (_SHARE, "right[:, picked].mean()", "Rows and places mixed up"),
+    (_SHARE, "right[picked].mean()", "Rows and places mixed up"),
     (_SHARE, "right[torch.arange(len(right)), picked].sum()", "Sum instead of mean"),
     (_SHARE, "right[torch.arange(len(right)), picked]", "One number for each group"),
 ]
@@ -244,7 +248,10 @@ _RIGHT_ERROR = [
     ("inside.sum() / len(stated) * gap", "inside.double().mean() * gap"),
     ("low, high = b / bins, (b + 1) / bins", "low, high = torch.tensor([b, b + 1]) / bins"),
 ]
+_INSIDE = "(stated >= low) & ((stated < high) | (b == bins - 1))"
 _WRONG_ERROR = [
+    (_INSIDE, "(stated > low) & (stated <= high)", "A stated probability of exactly 0"),
+    (_INSIDE, "(stated >= low) & (stated <= high)", "A stated probability on an edge"),
     (_EMPTY, "", "Empty bins"),
     (_STEP, "total += gap / bins", "All bins weighted alike"),
     (_STEP, "total += gap", "Summed over bins without"),

@@ -92,6 +92,17 @@ def answer(rewards, values, mask, gamma, lam):
         advantages[:, t] = last
     return torch.from_numpy(advantages), torch.from_numpy(advantages + v)
 """
+# The loop of the text for one answer, copied.
+ONE_ROW = """
+def answer(rewards, values, mask, gamma, lam):
+    rewards, values = rewards * mask, values * mask
+    later, next_V, A = 0.0, 0.0, torch.zeros_like(values)
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[0, t] + gamma * next_V - values[0, t]
+        later = delta + gamma * lam * later
+        A[0, t], next_V = later, values[0, t]
+    return A, A + values
+"""
 
 REWARDS, VALUES = "    rewards = rewards * mask\n", "    values = values * mask\n"
 NEXT = "values[:, t + 1] if t + 1 < T else 0.0"
@@ -196,6 +207,7 @@ _WRONG = [
         "Advantages whitened",
     ),
     (ANSWER, "rewards[:, t] + gamma", "rewards[0, t] + gamma", "Rewards of row 0"),
+    (ONE_ROW, "", "", "Only row 0 is filled"),
     (
         ANSWER,
         RETURN,

@@ -97,6 +97,7 @@ _WRONG_CONTROLLER = [
     (_ABOVE + _BELOW, "", "No clip"),
     (_BELOW, "", "Clipped from above only"),
     (_ABOVE, "", "Clipped from below only"),
+    (_ABOVE + _BELOW, "    error = error.clamp(0.8, 1.2)\n", "Clipped to [0.8, 1.2]"),
     (
         _ABOVE + _BELOW + "    change = " + _CHANGE,
         "    change = min(max(error * n_samples / horizon, -0.2), 0.2)",

@@ -252,6 +252,11 @@ LOSS_MISTAKES = [
         "KL averaged over the tokens of the batch",
     ),
     (
+        f"{PER_TOKEN}\n    per_sequence = {PER_SEQUENCE}",
+        f"-objective\n    per_sequence = {PER_SEQUENCE} + beta * (kl * mask).mean()",
+        "KL averaged over all positions",
+    ),
+    (
         "logprobs - old_logprobs",
         "logprobs - logprobs.detach()",
         "Ratio of the log-probs to themselves",
