@@ -191,13 +191,14 @@ def stale(file: Path) -> dict[str, list[str]]:
         if key not in made_by:
             return ["made before fingerprints were kept"]
         after = made_by[key].get("after", {})
-        found = changes(made_by[key], now | ({"after": keys_of(after)} if after else {}))
+        today = now | ({"after": keys_of(after)} if after else {})
+        found = changes(made_by[key], today)
         if tag == "real":  # these weights are not in the repository: no machine has to have them
             found = [(kind, name) for kind, name in found if kind != "weights"]
         return [
             f"{kind} {name}"
             for kind, name in found
-            if kind not in now or known.get((kind, name)) != now[kind].get(name)
+            if known.get((kind, name)) != today[kind].get(name)
         ]
 
     found = {}

@@ -90,3 +90,17 @@ def test_another_reward_model_makes_what_follows_stale_and_needs_no_other_sft(co
     (folder / "tiny/sft/seen").unlink()
     (folder / "tiny/sft").rmdir()
     assert [stage.lesson for stage in run_chain.to_run(3, folder)][:2] == ["01", "02"]
+
+
+def test_an_accepted_change_of_an_earlier_lesson_counts(course, monkeypatch):
+    run_chain.main(["--seeds", "3"])
+    notebook = course / "notebooks/02_reward_model.ipynb"
+    node = nbformat.read(notebook, as_version=4)
+    node.cells[0].source += "\nx = 1"
+    nbformat.write(node, notebook)
+    now = fingerprint.keys_of(["02_reward_model"])["02_reward_model"]
+    entry = {"result": "03_ppo_chain.json", "kind": "after", "name": "02_reward_model", "hash": now}
+    (course / "none.json").write_text(json.dumps([entry]))
+    results = course / "benchmarks/results"
+    assert fingerprint.stale(results / "03_ppo_chain.json") == {}
+    assert fingerprint.stale(results / "04_dpo_chain.json") != {}
