@@ -226,22 +226,28 @@ def methods_paid() -> str:
 def methods_chain() -> str:
     """The same when each seed trains every stage anew: `make chain`; and what that adds."""
     rows, dates, false = [], set(), 0
+    seeds = {run["seed"] for run in load("05_grpo_chain")["runs"]}  # its last stage
     for m in methods()[1:]:  # the base is the same in both
         name = m.file.replace("_sweep", "_chain")
         name = m.file if m.file == "01_sft" else name if name != m.file else f"{m.file}_chain"
         document = load(name)
         keys = () if m.file.endswith("_sweep") else (m.place,)
         keys += () if m.in_use > 1 else ("sampled",)
-        values = results.of_seeds(document["runs"], *keys)
-        shared = m.each("sampled")
+        runs = [run for run in document["runs"] if run["seed"] in seeds]
+        values = results.of_seeds(runs, *keys)
+        shared = results.of_seeds(
+            [run for run in load(m.file)["runs"] if run["seed"] in seeds],
+            m.place,
+            *(() if m.in_use > 1 else ("sampled",)),
+        )
         each = ", ".join(f"{value:.3f}" for value in values)
         spreads = (f"{max(v) - min(v):.3f}" for v in (values, shared))
         rows.append([m.name, each, f"{fmean(values):.3f}", *spreads])
         dates.add(document["date"])
-        false += sum(len(run.get("false", ())) for run in document["runs"])
+        false += sum(len(run.get("false", ())) for run in runs)
     header = ["method", "sampled, each seed", "mean", "largest minus smallest"]
     table = report.markdown([*header, "the same from the shipped stages"], rows)
-    measured = f"Seeds {results.seeds(document['runs'])}; measured {' and '.join(sorted(dates))}"
+    measured = f"Seeds {', '.join(map(str, sorted(seeds)))}; measured {' and '.join(sorted(dates))}"
     return (
         f"{table}\n\n*{measured}; questions and answers as above. Claims of lessons 01 to 03 that "
         f"these starts made false: {false}.*"
