@@ -5,6 +5,7 @@ tests. `python -m tools.docs` puts the parts between their markers.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,13 +84,9 @@ def mutants_missed() -> str:
 def lesson_mutants() -> str:
     """How many mistakes in what the lessons teach their claims notice."""
     document = load("lesson_mutants")
-    results = document["results"]
-    rows = [
-        (lesson, len(of_lesson), sum(result["caught"] for result in of_lesson))
-        for lesson in sorted({result["lesson"] for result in results})
-        for of_lesson in [[result for result in results if result["lesson"] == lesson]]
-    ]
-    lines = [f"| {lesson} | {made} | {caught} |" for lesson, made, caught in rows]
+    made = Counter(result["lesson"] for result in document["results"])
+    caught = Counter(result["lesson"] for result in document["results"] if result["caught"])
+    lines = [f"| {lesson} | {made[lesson]} | {caught[lesson]} |" for lesson in sorted(made)]
     head = "| lesson | mistakes | noticed by a claim or an error |\n| --- | --- | --- |"
     return "\n".join([head, *lines])
 

@@ -70,12 +70,15 @@ class Method(NamedTuple):
     by_model: int = 0  # answers sampled for training and judged by the reward model
     gold: int = 0  # questions whose gold query served as a judge
 
+    def keys(self, kind: str) -> tuple[str, ...]:
+        """Where a run's summary has the accuracy; greedy: nowhere, if several are sampled."""
+        if self.in_use > 1:
+            return {"sampled": (self.place,), "greedy": ()}[kind]
+        return self.place, kind
+
     def each(self, kind: str) -> list[float]:
         """The accuracy of each seed; none for greedy answers where several are sampled."""
-        if self.in_use > 1:
-            keys = {"sampled": (self.place,), "greedy": ()}[kind]
-        else:
-            keys = (self.place, kind)
+        keys = self.keys(kind)
         found = results.of_seeds(load(self.file)["runs"], *keys) if keys else []
         if keys and not found:
             raise ValueError(f"{self.file}.json holds no {', '.join(keys)}")
@@ -228,18 +231,15 @@ def methods_chain() -> str:
     rows, dates, false = [], set(), 0
     seeds = {run["seed"] for run in load("05_grpo_chain")["runs"]}  # its last stage
     for m in methods()[1:]:  # the base is the same in both
-        name = m.file.replace("_sweep", "_chain")
-        name = m.file if m.file == "01_sft" else name if name != m.file else f"{m.file}_chain"
-        document = load(name)
-        keys = () if m.file.endswith("_sweep") else (m.place,)
-        keys += () if m.in_use > 1 else ("sampled",)
-        runs = [run for run in document["runs"] if run["seed"] in seeds]
-        values = results.of_seeds(runs, *keys)
-        shared = results.of_seeds(
-            [run for run in load(m.file)["runs"] if run["seed"] in seeds],
-            m.place,
-            *(() if m.in_use > 1 else ("sampled",)),
+        lesson = m.file.removesuffix("_sweep")
+        document = load(m.file if lesson == "01_sft" else f"{lesson}_chain")
+        keys = m.keys("sampled")
+        runs, shared = (
+            [run for run in found["runs"] if run["seed"] in seeds]
+            for found in (document, load(m.file))
         )
+        own = keys if lesson == m.file else keys[1:]  # a variant of a sweep stands alone there
+        values, shared = results.of_seeds(runs, *own), results.of_seeds(shared, *keys)
         each = ", ".join(f"{value:.3f}" for value in values)
         spreads = (f"{max(v) - min(v):.3f}" for v in (values, shared))
         rows.append([m.name, each, f"{fmean(values):.3f}", *spreads])

@@ -8,6 +8,7 @@ import pytest
 from nbval.plugin import get_sanitize_patterns
 
 from scripts import run_notebooks
+from utils import results
 
 SANITIZE = (run_notebooks.ROOT / "tests/sanitize.cfg").read_text(encoding="utf-8")
 BAR = "from tqdm.auto import tqdm\nfor _ in tqdm(range(4), desc='train'):\n    pass"
@@ -161,3 +162,11 @@ def test_what_differs_between_machines_is_ignored(stored: str, run: str) -> None
 )
 def test_what_a_notebook_claims_is_compared(stored: str, run: str) -> None:
     assert sanitized(stored) != sanitized(run)
+
+
+def test_claims_of_a_stored_or_tested_notebook_can_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*run_notebooks.FIXED_ENV, *run_notebooks.DROPPED_ENV):
+        monkeypatch.setenv(name, "print")
+    run_notebooks.use_fixed_env()
+    with pytest.raises(AssertionError, match="it rose: False"):
+        results.claim("it rose", False)

@@ -20,6 +20,7 @@ def notebook(tmp_path, monkeypatch):
     monkeypatch.setattr(run_seeds, "ROOT", tmp_path)
     monkeypatch.setenv("COURSE_SEED", "")
     monkeypatch.setenv("COURSE_RUNS", "")
+    monkeypatch.setenv("COURSE_CLAIMS", "")
     cell = nbformat.v4.new_code_cell(CELL, metadata={"tags": ["sweep"]})
     (tmp_path / "notebooks").mkdir()
     path = tmp_path / "notebooks/02_few.ipynb"

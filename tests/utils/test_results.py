@@ -43,7 +43,7 @@ def test_committed_runs_for_tiny_and_the_own_run_elsewhere(folder):
 
 
 def test_claims_print_when_they_hold_and_raise_when_they_do_not(capsys, monkeypatch):
-    for name in ("COURSE_SMOKE", "COURSE_PROFILE"):
+    for name in ("COURSE_SMOKE", "COURSE_PROFILE", "COURSE_CLAIMS"):
         monkeypatch.delenv(name, raising=False)
     results.claim("accuracy rose", torch.tensor(True))
     assert capsys.readouterr().out == "accuracy rose: True\n"
@@ -80,7 +80,7 @@ def test_a_stored_claim_says_where_it_is_from(capsys):
     ],
 )
 def test_a_stored_claim_can_fail(found, own, said, monkeypatch):
-    for name in ("COURSE_SMOKE", "COURSE_PROFILE"):
+    for name in ("COURSE_SMOKE", "COURSE_PROFILE", "COURSE_CLAIMS"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(AssertionError, match=said):
         results.stored("PPO gains", RUNS, found, n=300, own=own, floor=0.06)
